@@ -1,0 +1,160 @@
+"""Any picture as upright RGB bytes: a file, a Pillow picture, an array or a tensor.
+
+Files are untrusted: a few formats whose decoders run inside this process, a bounded number of pixels, and one
+error for everything that can be wrong with them.
+"""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+
+if TYPE_CHECKING:
+    import torch
+
+# torch is named, not imported: whoever hands a tensor in has imported it already.
+PictureSource = Union[str, Path, PIL.Image.Image, np.ndarray, "torch.Tensor"]
+
+MAX_PIXELS = 120_000_000   # a telephone's 108 megapixels fit; decoded they take half a gigabyte
+
+# Each decoded inside this process: no EPS, which would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif",
+                      ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2"})
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read; one line, which names the file."""
+
+
+def read_picture(source: PictureSource, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture as RGB, a writable array of its own; turned upright by EXIF unless `upright` is False.
+
+    Accepts a path, a Pillow picture, a uint8 array (H, W, 3) of RGB or (H, W) of grey, a tensor (3, H, W) of
+    uint8 or of floats in [0, 1]. Of an animation the first frame counts. Transparency is dropped, not
+    blended: the colours are those that the usual loaders of training data see. 16-bit grey is scaled to 8 bits.
+    Raises PictureError when there is no such picture, it cannot be decoded, or it has another shape or type.
+    """
+    torch = sys.modules.get("torch")
+    if isinstance(source, str | Path):
+        return _from_file(Path(source), upright)
+    if isinstance(source, PIL.Image.Image):
+        with _one_error("picture"):
+            return _decoded(source, upright)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if torch is not None and isinstance(source, torch.Tensor):
+        return _from_tensor(source)
+    raise PictureError(f"picture: expected a path, a Pillow picture, an array or a tensor, "
+                       f"got {type(source).__name__}")
+
+
+def _from_file(path: Path, upright: bool) -> np.ndarray:
+    if path.is_dir():
+        raise PictureError(f"{path}: expected a picture, got a folder")
+    if not path.exists():
+        raise PictureError(f"{path}: no such file")
+    if not path.is_file():   # reading a pipe or a device may never end
+        raise PictureError(f"{path}: not a regular file")
+    PIL.Image.init()
+    formats = [name for name in FORMATS if name in PIL.Image.OPEN]   # Pillow is built without some at times
+    with _one_error(str(path)):
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        with PIL.Image.open(path, formats=formats) as picture:
+            return _decoded(picture, upright)
+
+
+@contextmanager
+def _one_error(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into a PictureError that begins with `name`; its warnings are dropped."""
+    try:
+        with warnings.catch_warnings(action="ignore"):   # of size, which is checked, and of odd metadata
+            yield
+    except PIL.UnidentifiedImageError:
+        reason = "not a picture, or its format is not supported"
+    except PIL.Image.DecompressionBombError:
+        reason = f"more than {MAX_PIXELS:,} pixels"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception as error:   # over a damaged file Pillow's decoders raise almost anything
+        reason = str(error) or f"damaged ({type(error).__name__})"
+    else:
+        return
+    raise PictureError(f"{name}: {' '.join(reason.split())}")
+
+
+def _decoded(picture: PIL.Image.Image, upright: bool) -> np.ndarray:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:   # before any pixel is decoded
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels ({width} x {height})")
+    if width * height == 0:
+        raise ValueError(f"no pixels ({width} x {height})")
+    picture.load()
+    orientation = _orientation(picture) if upright else 1
+    if orientation in UPRIGHT:
+        picture = picture.transpose(UPRIGHT[orientation])
+    if picture.mode.startswith(("I", "F")):
+        return _from_deep_grey(np.asarray(picture))
+    return np.array(picture.convert("RGB"))
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    try:
+        return picture.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:   # broken EXIF does not spoil the pixels
+        return 1
+
+
+def _from_deep_grey(grey: np.ndarray) -> np.ndarray:
+    """Grey of more than 8 bits as RGB: integers in 0..65535, floats in 0..1, which Pillow would clip."""
+    whole = np.issubdtype(grey.dtype, np.integer)
+    top = 65535 if whole else 1.0
+    if not (grey.min() >= 0 and grey.max() <= top):   # so written, NaN is refused too
+        raise ValueError(f"grey values of {grey.dtype} must be in 0..{top:g}, "
+                         f"got {grey.min():g}..{grey.max():g}")
+    scaled = np.rint(grey.astype(np.float32) * (255 / top)).astype(np.uint8)
+    return np.repeat(scaled[..., None], 3, axis=2)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not is_picture or array.size == 0:
+        raise PictureError(f"picture: expected a uint8 array (height, width, 3) of RGB or (height, width) of "
+                           f"grey, got {array.dtype} {array.shape}")
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    return np.array(array, order="C")
+
+
+def _from_tensor(tensor: "torch.Tensor") -> np.ndarray:
+    whole = str(tensor.dtype) == "torch.uint8"
+    is_picture = tensor.ndim == 3 and tensor.shape[0] == 3 and tensor.numel() > 0
+    if not is_picture or not (whole or tensor.is_floating_point()):
+        raise PictureError(f"picture: expected a tensor (3, height, width) of uint8 or of floats in 0..1, "
+                           f"got {tensor.dtype} {tuple(tensor.shape)}")
+    tensor = tensor.detach().cpu().permute(1, 2, 0)
+    if whole:
+        return np.array(tensor.numpy(), order="C")
+    array = tensor.float().numpy()
+    # Resizing leaves rounding errors beyond both ends; anything further is another scale, most often 0..255.
+    if not (array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
+        raise PictureError(f"picture: expected floats in 0..1, got {array.min():g}..{array.max():g}")
+    return np.rint(array.clip(0, 1) * 255).astype(np.uint8, order="C")
