@@ -48,8 +48,8 @@ def read_picture(source: PictureSource, *, upright: bool = True) -> UInt8[np.nda
     """The picture as RGB, a writable array of its own; turned upright by EXIF unless `upright` is False.
 
     Accepts a path, a Pillow picture, a uint8 array (H, W, 3) of RGB or (H, W) of grey, a tensor (3, H, W) of
-    uint8 or of floats in [0, 1]. Of an animation the first frame counts. Transparency is dropped, not
-    blended: the colours are those that the usual loaders of training data see. 16-bit grey is scaled to 8 bits.
+    uint8 or of floats in [0, 1]. Of an animation the first frame counts; 16-bit grey is scaled to 8 bits.
+    Transparency is dropped, not blended: these are the colours that the usual loaders of training data see.
     Raises PictureError when there is no such picture, it cannot be decoded, or it has another shape or type.
     """
     torch = sys.modules.get("torch")
