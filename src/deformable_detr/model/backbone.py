@@ -1,0 +1,51 @@
+"""ImageBatch -> feature maps C3, C4, C5: a network from timm with frozen batch norm."""
+
+import timm
+from timm.layers import freeze_batch_norm_2d
+from torch import nn
+
+from deformable_detr.structures import Features, ImageBatch
+
+
+class Backbone(nn.Module):
+    """The last `num_maps` (1 to 3) feature maps of a timm model, finest first.
+
+    `channels` holds the number of channels of each. Raises ValueError for a model that timm does not know, or
+    whose last maps do not lie at strides 8, 16 and 32 (16 instead of 32 with `dilation`, the paper's DC5).
+    """
+
+    def __init__(self, name: str, num_maps: int = 3, dilation: bool = False, pretrained: bool = False) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise ValueError(f"backbone: timm has no model named {name!r}")
+        stride = {"output_stride": 16} if dilation else {}
+        net = timm.create_model(name, features_only=True, pretrained=pretrained, **stride)
+        strides = net.feature_info.reduction()[-3:]
+        expected = [8, 16, 16] if dilation else [8, 16, 32]
+        if strides != expected:
+            raise ValueError(f"backbone: {name!r} has feature maps at strides {strides}, expected {expected}")
+        self.channels: list[int] = net.feature_info.channels()[-num_maps:]
+        self.num_maps = num_maps
+        self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")   # Swin and its kin
+        early_stages = [info["module"] for info in net.feature_info.info if info["reduction"] <= 4]
+        self.net: nn.Module = freeze_batch_norm_2d(net)
+        freeze_until(self.net, early_stages[-1:])
+
+    def forward(self, batch: ImageBatch) -> Features:
+        maps = self.net(batch.images)[-self.num_maps:]
+        if self.channels_last:
+            maps = [values.permute(0, 3, 1, 2) for values in maps]
+        return Features(tuple(maps), batch.padding)
+
+
+def freeze_until(net: nn.Module, stages: list[str]) -> None:
+    """Stop the training of every parameter up to the end of the last of `stages`, in the order of the network.
+
+    Named by timm, whose flattened networks write `stages.0` as `stages_0`. The published detector freezes the stem
+    and the first stage, which ends at stride 4.
+    """
+    prefixes = tuple(f"{name}." for stage in stages for name in (stage, stage.replace(".", "_")))
+    names = [name for name, _ in net.named_parameters()]
+    inside = [index for index, name in enumerate(names) if name.startswith(prefixes)]
+    for name in names[: max(inside, default=-1) + 1]:
+        net.get_parameter(name).requires_grad_(False)

@@ -1,0 +1,84 @@
+"""What kind of detector: one frozen dataclass, and the five published presets as named values."""
+
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Self
+
+GROUPS = 32   # of the group norm behind each input projection
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A detector's parts and sizes; the defaults are the published multi-scale detector (paper, section 5).
+
+    Raises ValueError for a value that no detector can be built from.
+    """
+
+    backbone: str = "resnet50"        # any timm model with features at strides 8, 16 and 32
+    dilation: bool = False            # DC5: the last stage keeps stride 16
+    width: int = 256                  # C; a multiple of 32 and of num_heads
+    num_heads: int = 8                # M
+    num_levels: int = 4               # L
+    num_points: int = 4               # P
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    ffn_width: int = 1024
+    dropout: float = 0.1
+    num_queries: int = 300            # Q
+    num_classes: int = 91             # K
+    refine: bool = False              # each decoder layer moves the boxes of the one before
+    two_stage: bool = False           # the encoder proposes the boxes to start from; needs refine
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """One of the published detectors, with `changes` to its fields.
+
+        Raises ValueError for an unknown preset or field.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}{_suggest(name, PRESETS)}")
+        return cls.from_dict({**PRESETS[name], **changes})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The config with these fields; an unknown one is a ValueError with a suggestion."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ValueError(f"model config: unknown field {name!r}{_suggest(name, known)}")
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        for name in ("num_heads", "num_levels", "num_points", "num_encoder_layers", "num_decoder_layers",
+                     "ffn_width", "num_queries", "num_classes", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.width % GROUPS or self.width % self.num_heads or self.width % 4:
+            raise ValueError(f"width: expected a multiple of {GROUPS} (group norm) and of num_heads "
+                             f"({self.num_heads}), got {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected a value in [0, 1), got {self.dropout}")
+        if self.two_stage and not self.refine:
+            raise ValueError("two_stage: needs refine=True, since its proposals are refined layer by layer")
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            accepted = (int, float) if field.type is float else field.type
+            if not isinstance(value, accepted) or (isinstance(value, bool) and field.type is not bool):  # type: ignore[arg-type]
+                raise ValueError(f"{field.name}: expected {field.type.__name__}, got {value!r}")  # type: ignore[union-attr]
+
+
+def _suggest(name: str, known: Any) -> str:
+    matches = get_close_matches(name, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "single-scale": {"num_levels": 1},
+    "single-scale-dc5": {"num_levels": 1, "dilation": True},
+    "multi-scale": {},
+    "refine": {"refine": True},
+    "two-stage": {"refine": True, "two_stage": True},
+}

@@ -1,0 +1,55 @@
+"""Queries and memory -> Predictions: queries talk to each other, read the memory, and are refined (section 4.2)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deformable_detr.model.attention import DeformableAttention
+from deformable_detr.model.feedforward import FeedForward
+from deformable_detr.model.heads import RefiningHeads, SharedHead
+from deformable_detr.structures import Predictions, Pyramid, Queries
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among the queries, deformable cross-attention to the memory, a feed-forward network."""
+
+    def __init__(self, cross_attention: DeformableAttention, width: int, ffn_width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(width, cross_attention.num_heads, dropout, batch_first=True)
+        self.self_attention_norm = nn.LayerNorm(width)
+        self.cross_attention = cross_attention
+        self.cross_attention_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = FeedForward(width, ffn_width, dropout)
+        nn.init.xavier_uniform_(self.self_attention.out_proj.weight)
+
+    def forward(self, hidden: Float[Tensor, "B Q C"], position: Float[Tensor, "B Q C"],
+                reference: Float[Tensor, "B Q L R"], memory: Float[Tensor, "B N C"],
+                pyramid: Pyramid) -> Float[Tensor, "B Q C"]:
+        query = hidden + position
+        told, _ = self.self_attention(query, query, hidden, need_weights=False)
+        hidden = self.self_attention_norm(hidden + self.dropout(told))
+        read = self.cross_attention(hidden + position, reference, memory, pyramid.padding, pyramid.level_shapes)
+        hidden = self.cross_attention_norm(hidden + self.dropout(read))
+        return self.feed_forward(hidden)
+
+
+class Decoder(nn.Module):
+    """Decoder layers, each followed by its head."""
+
+    def __init__(self, layers: list[DecoderLayer], heads: SharedHead | RefiningHeads) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.heads = heads
+
+    def forward(self, queries: Queries, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Predictions:
+        hidden, reference = queries.content, queries.reference
+        logits, boxes = [], []
+        for index, layer in enumerate(self.layers):
+            # From [0, 1] of the unpadded picture to [0, 1] of each level's padded map.
+            ratios = pyramid.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+            hidden = layer(hidden, queries.position, reference[:, :, None] * ratios[:, None], memory, pyramid)
+            layer_logits, layer_boxes, reference = self.heads(index, hidden, reference)
+            logits.append(layer_logits)
+            boxes.append(layer_boxes)
+        return Predictions(torch.stack(logits), torch.stack(boxes), queries.proposals)

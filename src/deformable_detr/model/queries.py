@@ -1,0 +1,73 @@
+"""memory -> Queries: learned ones, or the encoder's own proposals (paper, section 4.3, two-stage)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from deformable_detr.model.encoder import centre_line
+from deformable_detr.model.heads import Head
+from deformable_detr.model.position import box_position
+from deformable_detr.structures import Proposals, Pyramid, Queries
+
+SMALLEST_PROPOSAL = 0.05   # side of a proposal on the finest level; doubles with each level
+EDGE = 0.01                # proposals nearer to 0 or 1 than this are no proposals
+
+
+class LearnedQueries(nn.Module):
+    """The same learned content and position for every picture; the reference point is read from the position."""
+
+    def __init__(self, num_queries: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_queries, 2 * width)   # position first, then content
+        self.reference = nn.Linear(width, 2)
+        nn.init.xavier_uniform_(self.reference.weight)
+        nn.init.zeros_(self.reference.bias)
+
+    def forward(self, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Queries:
+        position, content = self.embedding.weight.expand(len(memory), -1, -1).chunk(2, dim=-1)
+        return Queries(content, position, self.reference(position).float().sigmoid(), proposals=None)
+
+
+class ProposalQueries(nn.Module):
+    """The `num_queries` best-scored proposals of the tokens; position and content are made from their boxes."""
+
+    def __init__(self, num_queries: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_queries, self.width = num_queries, width
+        self.memory_projection = nn.Linear(width, width)
+        self.memory_norm = nn.LayerNorm(width)
+        self.box_projection = nn.Linear(2 * width, 2 * width)
+        self.box_norm = nn.LayerNorm(2 * width)
+        self.head = Head(width, num_classes, size_bias=0)
+        for layer in (self.memory_projection, self.box_projection):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Queries:
+        proposals = self.propose(memory, pyramid)
+        scores = proposals.logits[..., 0]
+        best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+        reference = proposals.boxes.gather(1, best[..., None].expand(-1, -1, 4)).detach()
+        embedding = self.box_norm(self.box_projection(box_position(reference, self.width)))
+        position, content = embedding.chunk(2, dim=-1)
+        return Queries(content, position, reference, proposals)
+
+    def propose(self, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Proposals:
+        """A score and a box from every token, those that are no proposals included: their box is (1, 1, 1, 1)."""
+        boxes, usable = initial_boxes(pyramid)
+        hidden = self.memory_norm(self.memory_projection(memory.masked_fill(~usable[..., None], 0)))
+        start = torch.log(boxes / (1 - boxes)).masked_fill(~usable[..., None], torch.inf)
+        return Proposals(self.head.classify(hidden), self.head.move(hidden, start))
+
+
+def initial_boxes(pyramid: Pyramid) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N"]]:
+    """A box of the level's size around every token, cxcywh in [0, 1] of the unpadded picture; and which to use."""
+    levels = []
+    for level, (height, width) in enumerate(pyramid.level_shapes):
+        y, x = torch.meshgrid(centre_line(height, pyramid.tokens), centre_line(width, pyramid.tokens), indexing="ij")
+        places = torch.stack([x.flatten(), y.flatten()], dim=-1)
+        extent = pyramid.valid_ratios[:, None, level] * places.new_tensor([width, height])
+        centres = places / extent
+        levels.append(torch.cat([centres, torch.full_like(centres, SMALLEST_PROPOSAL * 2**level)], dim=-1))
+    boxes = torch.cat(levels, dim=1)
+    inside = ((boxes > EDGE) & (boxes < 1 - EDGE)).all(-1)
+    return boxes, inside & ~pyramid.padding
