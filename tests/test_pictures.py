@@ -167,8 +167,8 @@ def test_arrays() -> None:
     np.testing.assert_array_equal(read_picture(picture), colours())
     np.testing.assert_array_equal(read_picture(RAMP)[..., 1], RAMP)
     assert read_picture(picture[::-1, ::2]).flags.c_contiguous
-    planes_first, empty, two_planes, pixel = picture.transpose(2, 0, 1), picture[:0], picture[..., :2], picture[0, 0]
-    for wrong in (picture.astype(np.float32), planes_first, empty, two_planes, pixel):
+    floats, planes_first = picture.astype(np.float32), picture.transpose(2, 0, 1)
+    for wrong in (floats, planes_first, picture[:0], picture[..., :2], picture[0, 0]):
         assert str(wrong.dtype) in refusal(wrong)
     assert "got list" in refusal([picture])
 

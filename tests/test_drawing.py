@@ -1,0 +1,128 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deformable_detr.drawing import colour_of, draw_boxes, draw_points
+from deformable_detr.pictures import PictureError
+
+GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
+
+
+def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
+    return np.array(rows, dtype=np.float32).reshape(-1, 4)
+
+
+def drawn(rows: np.ndarray, caption: str = "", picture: np.ndarray = GREY) -> np.ndarray:
+    """Where drawing changed the picture."""
+    classes = np.zeros(len(rows), dtype=np.int64)
+    result = draw_boxes(picture, rows, [caption] * len(rows), classes)
+    assert result.mode == "RGB"
+    assert result.size == (picture.shape[1], picture.shape[0])
+    return (np.asarray(result) != picture).any(axis=2)
+
+
+def test_a_box_is_outlined_in_the_colour_of_its_class() -> None:
+    result = np.asarray(draw_boxes(GREY, boxes((50, 40, 150, 120)), [""], np.array([3])))
+    for x, y in ((50, 40), (150, 120), (100, 40), (50, 80)):
+        assert tuple(result[y, x]) == colour_of(3)
+    assert (result[50:110, 60:140] == 128).all()
+    assert (result[:35] == 128).all()
+    assert (GREY == 128).all()
+
+
+def test_the_best_box_lies_on_top() -> None:
+    result = draw_boxes(GREY, boxes((50, 50, 90, 90), (50, 50, 90, 90)), ["", ""], np.array([5, 6]))
+    assert result.getpixel((50, 70)) == colour_of(5)
+
+
+def test_line_and_letters_follow_the_size_of_the_picture() -> None:
+    small, large = GREY, np.full((2000, 3000, 3), 128, dtype=np.uint8)
+    box = boxes((50, 40, 150, 120))
+    assert drawn(box * 10, picture=large).sum() > 20 * drawn(box, picture=small).sum()
+    tags = [drawn(row, "cat", picture).sum() - drawn(row, "", picture).sum()
+            for picture, row in ((small, box), (large, box * 10))]
+    assert tags[1] > 20 * tags[0] > 0
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (280, 0), (0, 190), (280, 190)])
+def test_captions_stay_inside_the_picture(corner: tuple[int, int]) -> None:
+    box = boxes((*corner, corner[0] + 20, corner[1] + 10))
+    centre = boxes((140, 95, 160, 105))
+    tag = drawn(box, "platelets").sum() - drawn(box).sum()
+    assert tag == pytest.approx(drawn(centre, "platelets").sum() - drawn(centre).sum(), rel=0.35)
+
+
+def test_captions_make_way_for_better_ones() -> None:
+    box = boxes((100, 80, 200, 120))
+    one = drawn(box, "a long caption").sum()
+    two = drawn(np.concatenate([box, box]), "a long caption").sum()
+    assert two > one + 0.7 * (one - drawn(box).sum())
+
+
+@pytest.mark.parametrize("box", [
+    (np.nan, 10, 20, 20), (10, 10, np.inf, 20), (-np.inf, 10, 20, 20), (60, 60, 20, 20), (-50, -50, -10, -10),
+    (400, 10, 500, 20), (10, 1e30, 20, 2e30)])
+def test_boxes_that_show_nothing_are_left_out(box: tuple[float, ...]) -> None:
+    assert not drawn(np.array([box], dtype=np.float32), "cat").any()
+
+
+@pytest.mark.parametrize("box", [
+    (50, 50, 50, 50), (50, 50, 50, 90), (-1e30, -20, 1e30, 30), (0, 0, 300, 200)])
+def test_odd_boxes_are_drawn(box: tuple[float, ...]) -> None:
+    assert drawn(np.array([box], dtype=np.float32), "cat").any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 4000, 3), (4000, 1, 3), (5, 7, 3)])
+def test_tiny_pictures(shape: tuple[int, int, int]) -> None:
+    picture = np.full(shape, 128, dtype=np.uint8)
+    whole = boxes((0, 0, shape[1], shape[0]))
+    assert drawn(whole, "cat 0.99\nin two lines", picture).any()
+    assert draw_points(picture, np.array([[0.0, 0.0]])).size == (shape[1], shape[0])
+
+
+def test_nothing_found_leaves_the_picture_as_it_is() -> None:
+    assert not drawn(boxes()).any()
+    assert (np.asarray(draw_points(GREY, np.zeros((0, 2)))) == GREY).all()
+
+
+def test_any_caption_can_be_written() -> None:
+    for caption in ("", "ключ", "猫 0.5", "a\tb\nc", "x" * 500, "\ud800\0"):
+        drawn(boxes((50, 50, 90, 90)), caption)
+
+
+def test_neighbouring_colours_differ() -> None:
+    colours = np.array([colour_of(index) for index in range(12)], dtype=float)
+    distances = [np.linalg.norm(first - second) for first, second in combinations(colours, 2)]
+    assert min(distances) > 40
+    assert len({colour_of(index) for index in range(100)}) > 90
+    assert np.linalg.norm(colours - 128, axis=1).min() > 60
+
+
+def test_points_are_discs_by_weight_and_class() -> None:
+    points = np.array([[50.0, 50.0], [150.0, 50.0], [250.0, 50.0]], dtype=np.float32)
+    result = draw_points(GREY, points, np.array([1.0, 0.25, 0.0]), np.array([1, 2, 2]))
+    assert result.getpixel((50, 50)) == colour_of(1)
+    assert result.getpixel((150, 50)) == colour_of(2)
+    assert result.getpixel((250, 50)) == (128, 128, 128)
+    changed = (np.asarray(result) != 128).any(axis=2)
+    assert changed[:, :100].sum() > 2.5 * changed[:, 100:200].sum()
+
+
+def test_odd_points_do_not_crash() -> None:
+    points = np.array([[np.nan, 1], [np.inf, 1], [-5, -5], [1e30, 0], [-1e30, 1e30], [300, 200], [20, 20]])
+    weights = np.array([1, 1, 1, 1, 1, 1, np.nan])
+    result = np.asarray(draw_points(GREY, points, weights))
+    assert (result[180:, 280:] != 128).any()
+    assert (result[10:170, 10:] == 128).all()
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="got \\(1, 4\\), \\(2,\\) and 1 captions"):
+        draw_boxes(GREY, boxes((1, 1, 2, 2)), ["cat"], np.array([1, 2]))
+    with pytest.raises(ValueError, match="as many points"):
+        draw_points(GREY, np.zeros((2, 2)), np.ones(3))
+    with pytest.raises(PictureError, match="no such file"):
+        draw_boxes("absent.jpg", boxes(), [], np.zeros(0, dtype=np.int64))
+    assert isinstance(draw_boxes(Image.fromarray(GREY), boxes(), [], np.zeros(0, np.int64)), Image.Image)
