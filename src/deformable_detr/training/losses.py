@@ -1,0 +1,126 @@
+"""Predictions and targets -> one number to make smaller (paper, appendix A.3; DETR, section 3.1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
+from deformable_detr.structures import Predictions, Target
+from deformable_detr.training.matching import MatchingCost, Matches, match
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The weighted sum, and its unweighted parts under their published names.
+
+    `loss_ce`, `loss_bbox`, `loss_giou` are the last layer's; `_0`, `_1`, ... those of the layers before; `_enc`
+    those of the two-stage proposals.
+    """
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]]
+
+
+@dataclass(frozen=True)
+class SetLoss:
+    """Matches queries with objects, layer by layer, then adds focal, L1 and GIoU losses.
+
+    The weights are those of the sum and of the matching alike. Everything is computed in float32, whatever
+    the autocast around it: in half precision 1 - p + 1e-8 underflows and costs become infinite.
+    """
+
+    class_weight: float = 2
+    box_weight: float = 5
+    giou_weight: float = 2
+    alpha: float = 0.25
+    gamma: float = 2
+
+    def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> Losses:
+        """The losses of a batch; in a distributed run the objects are counted over all ranks.
+
+        Raises ValueError for targets that do not fit the predictions, and NonFiniteError, which names the
+        picture, when the matching meets NaN.
+        """
+        check_targets(predictions, targets)
+        with torch.autocast(predictions.logits.device.type, enabled=False):
+            return self._losses(predictions, [target.to(predictions.logits.device) for target in targets])
+
+    def _losses(self, predictions: Predictions, targets: list[Target]) -> Losses:
+        num_boxes = count_boxes(targets, predictions.logits.device)
+        last = len(predictions.logits) - 1
+        suffixes = ["" if layer == last else f"_{layer}" for layer in range(last + 1)]
+        parts = self._parts(predictions.logits, predictions.boxes, targets, num_boxes, suffixes)
+        if predictions.proposals is not None:
+            # Proposals say only "an object": class 0 stands for all.
+            objects = [Target(torch.zeros_like(target.labels), target.boxes, target.image_id) for target in targets]
+            proposals = predictions.proposals
+            parts |= self._parts(proposals.logits[None], proposals.boxes[None], objects, num_boxes, ["_enc"])
+        weights = {"loss_ce": self.class_weight, "loss_bbox": self.box_weight, "loss_giou": self.giou_weight}
+        total = torch.stack([weights["_".join(name.split("_")[:2])] * part for name, part in parts.items()]).sum()
+        return Losses(total, parts)
+
+    def _parts(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],
+               targets: list[Target], num_boxes: Float[Tensor, ""], suffixes: list[str],
+               ) -> dict[str, Float[Tensor, ""]]:
+        logits, boxes = logits.float(), boxes.float()
+        cost = MatchingCost(self.class_weight, self.box_weight, self.giou_weight, self.alpha, self.gamma)
+        matches = match(logits, boxes, targets, cost)
+        labels = torch.cat([target.labels for target in targets])
+        by_kind = {
+            "loss_ce": focal_loss(logits, matches, labels, self.alpha, self.gamma),
+            **box_losses(boxes, matches, torch.cat([target.boxes for target in targets])),
+        }
+        return {f"{kind}{suffix}": layers[index] / num_boxes
+                for index, suffix in enumerate(suffixes) for kind, layers in by_kind.items()}
+
+
+def focal_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels: Tensor,
+               alpha: float, gamma: float) -> Float[Tensor, "layers"]:
+    """Focal loss of every query and class (arXiv 1708.02002, equation 5), summed in each layer."""
+    truth = torch.zeros_like(logits)
+    truth[matches.layer, matches.picture, matches.query, labels[matches.target]] = 1
+    probability = logits.sigmoid()
+    miss = torch.where(truth > 0, 1 - probability, probability)
+    balance = torch.where(truth > 0, alpha, 1 - alpha)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (balance * miss**gamma * entropy).flatten(1).sum(1)
+
+
+def box_losses(boxes: Float[Tensor, "layers B Q 4"], matches: Matches,
+               truth: Float[Tensor, "T 4"]) -> dict[str, Float[Tensor, "layers"]]:
+    """L1 and GIoU losses of the matched boxes, summed in each layer."""
+    found = boxes[matches.layer, matches.picture, matches.query]
+    wanted = truth[matches.target]
+    distance = (found - wanted).abs().sum(-1)
+    overlap = generalized_iou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(wanted))
+    zeros = boxes.new_zeros(len(boxes))
+    return {"loss_bbox": zeros.index_add(0, matches.layer, distance),
+            "loss_giou": zeros.index_add(0, matches.layer, 1 - overlap)}
+
+
+def count_boxes(targets: Sequence[Target], device: torch.device) -> Float[Tensor, ""]:
+    """Number of objects a rank, averaged over all ranks; at least 1."""
+    count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=device)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(count)
+        count = count / distributed.get_world_size()
+    return count.clamp(min=1)
+
+
+def check_targets(predictions: Predictions, targets: Sequence[Target]) -> None:
+    """Raise ValueError for a wrong number of targets, or labels that the predictions do not have."""
+    _, batch, _, num_classes = predictions.logits.shape
+    if len(targets) != batch:
+        raise ValueError(f"targets: expected {batch}, one a picture, got {len(targets)}")
+    for index, target in enumerate(targets):
+        if target.boxes.shape != (len(target.labels), 4):
+            raise ValueError(f"targets[{index}].boxes: expected ({len(target.labels)}, 4), "
+                             f"got {tuple(target.boxes.shape)}")
+        if len(target.labels) and not 0 <= int(target.labels.min()) <= int(target.labels.max()) < num_classes:
+            raise ValueError(f"targets[{index}].labels (picture {target.image_id!r}): expected 0 to "
+                             f"{num_classes - 1}, got {int(target.labels.min())} to {int(target.labels.max())}")

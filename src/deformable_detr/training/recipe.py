@@ -1,0 +1,79 @@
+"""How to train: settings with the published values, the optimizer and the learning rate they mean."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from deformable_detr.model import DeformableDETR
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training; the defaults are the published ones (paper, section 5 and appendix A.4).
+
+    Raises ValueError for a value that no training can use.
+    """
+
+    epochs: int = 50
+    batch_size: int = 2                      # pictures a step and process; published: 32 in all
+    learning_rate: float = 2e-4
+    backbone_learning_rate: float = 2e-5
+    slow_factor: float = 0.1                 # on the rate of sampling offsets and reference points
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.1                   # of the gradient; 0 switches clipping off
+    schedule: Literal["step", "cosine"] = "step"
+    drop_epoch: int = 40                     # "step": the rate falls to a tenth after this epoch
+    warmup_steps: int = 0
+    class_weight: float = 2
+    box_weight: float = 5
+    giou_weight: float = 2
+    augmentation: Literal["published", "small"] = "published"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    num_workers: int = 2
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "warmup_steps": 0, "num_workers": 0}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not (math.isfinite(value) and value >= least.get(field.name, 0)):
+                raise ValueError(f"{field.name}: expected at least {least.get(field.name, 0)}, got {value}")
+        for name, known in {"schedule": ("step", "cosine"), "augmentation": ("published", "small"),
+                            "precision": ("no", "bf16", "fp16")}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    def rate_factor(self, step: int, steps_per_epoch: int) -> float:
+        """What the learning rates are multiplied by at `step`, counted from 0 over the whole training."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule == "step":
+            return 0.1 if step // steps_per_epoch >= self.drop_epoch else 1.0
+        total = self.epochs * steps_per_epoch
+        progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def build_optimizer(model: "DeformableDETR", recipe: Recipe) -> "torch.optim.AdamW":
+    """AdamW in three groups: most parameters, the backbone, and what decides where to sample (slowly)."""
+    import torch
+
+    from deformable_detr.model.attention import DeformableAttention
+    from deformable_detr.model.queries import LearnedQueries
+
+    slow: set[torch.nn.Parameter] = set()
+    for module in model.modules():
+        if isinstance(module, DeformableAttention):
+            slow.update(module.sampling_offsets.parameters())
+        if isinstance(module, LearnedQueries):
+            slow.update(module.reference.parameters())
+    backbone = set(model.backbone.parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW([
+        {"params": [p for p in trained if p not in slow and p not in backbone], "lr": recipe.learning_rate},
+        {"params": [p for p in trained if p in backbone], "lr": recipe.backbone_learning_rate},
+        {"params": [p for p in trained if p in slow], "lr": recipe.learning_rate * recipe.slow_factor},
+    ], lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
