@@ -119,9 +119,9 @@ def test_odd_points_do_not_crash() -> None:
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="got \\(1, 4\\), \\(2,\\) and 1 captions"):
-        draw_boxes(GREY, boxes((1, 1, 2, 2)), ["cat"], np.array([1, 2]))
-    with pytest.raises(ValueError, match="as many points"):
+    with pytest.raises(ValueError, match="got \\(1, 4\\), \\(1,\\) and 2 captions"):
+        draw_boxes(GREY, boxes((1, 1, 2, 2)), ["cat", "dog"], np.array([1]))
+    with pytest.raises((ValueError, TypeError)):   # the second where shapes in signatures are checked
         draw_points(GREY, np.zeros((2, 2)), np.ones(3))
     with pytest.raises(PictureError, match="no such file"):
         draw_boxes("absent.jpg", boxes(), [], np.zeros(0, dtype=np.int64))

@@ -1,0 +1,46 @@
+"""Foreign `.pth` checkpoints, read without running the code that a pickle can carry."""
+
+import argparse
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deformable_detr.weights import WeightsError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, on the CPU: its `model` entry, or else the whole of it.
+
+    Beside tensors and plain values only `argparse.Namespace` is allowed, which the published files hold.
+    Raises WeightsError when the pickle asks for anything else, the file is damaged or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
+    content = _unpickled(path)
+    state_dict = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state_dict, dict) or not state_dict:
+        raise WeightsError(f"{path}: expected a state dict, got {type(state_dict).__name__}")
+    for key, value in state_dict.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: expected a state dict of tensors, got {type(value).__name__} "
+                               f"at {key!r}")
+    return dict(state_dict)
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:   # a damaged archive raises almost anything
+        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        if forbidden:
+            reason = f"refused, since its pickle asks for {forbidden[1]}, which could run code"
+        else:
+            first_line = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            reason = f"not a PyTorch checkpoint, or a damaged one ({first_line[0]:.200})"
+    raise WeightsError(f"{path}: {reason}")
