@@ -1,0 +1,34 @@
+"""Files to ImageBatch and Target."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deformable_detr.data.annotations import Annotations, DataError, Picture, read_annotations
+    from deformable_detr.data.coco import CocoDataset, Sample, SampleKey
+    from deformable_detr.data.loader import build_loader
+    from deformable_detr.data.transforms import (
+        PictureTransform,
+        eval_transform,
+        prepare_picture,
+        train_transform,
+    )
+
+__all__ = ["Annotations", "CocoDataset", "DataError", "Picture", "PictureTransform", "Sample", "SampleKey",
+           "build_loader", "eval_transform", "prepare_picture", "read_annotations", "train_transform"]
+
+# torchvision takes seconds to import: each name is fetched at its first use.
+_HOMES = {"Annotations": "annotations", "DataError": "annotations", "Picture": "annotations",
+          "read_annotations": "annotations", "CocoDataset": "coco", "Sample": "coco", "SampleKey": "coco",
+          "build_loader": "loader", "PictureTransform": "transforms", "eval_transform": "transforms",
+          "prepare_picture": "transforms", "train_transform": "transforms"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

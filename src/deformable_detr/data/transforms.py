@@ -1,0 +1,196 @@
+"""From a decoded picture and its boxes to what the model trains on or looks at."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil, lcm
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from deformable_detr.boxes import xyxy_to_cxcywh
+from deformable_detr.structures import ImageSize, Preprocessing, Target
+
+PUBLISHED_SIZE = 800                        # the short side which the published numbers below belong to
+SHORT_SIDES = range(480, 801, 32)
+SHORT_SIDES_BEFORE_CROP = (400, 500, 600)
+CROP_SIDES = (384, 600)
+LONGEST_BEFORE_CROP = 4                     # times max_size; published without bound, but for 1 x 4000 pixels
+
+CANVAS_SCALES = (0.75, 0.875, 1.0)          # of the preprocessing's size: three shapes for each orientation
+CANVAS_ASPECT = 4 / 3
+CANVAS_MULTIPLE = 32                        # the backbone's stride
+
+
+def train_transform(augmentation: Literal["published", "small"],
+                    preprocessing: Preprocessing) -> "PictureTransform":
+    """Random augmentation, then resizing and normalisation.
+
+    "published" is the paper's: flip, and a random short side, for half the pictures after a random crop; the
+    sizes are in proportion to the preprocessing's. "small" is for small data and small machines: flip, mild
+    zoom in and out, mild colour changes, few output shapes. Raises ValueError for another name.
+    """
+    if augmentation == "published":
+        return _published(preprocessing)
+    if augmentation == "small":
+        return _small(preprocessing)
+    raise ValueError(f"augmentation: expected 'published' or 'small', got {augmentation!r}")
+
+
+def eval_transform(preprocessing: Preprocessing) -> "PictureTransform":
+    """Resizing and normalisation, nothing random."""
+    return PictureTransform(preprocessing)
+
+
+def prepare_picture(picture: UInt8[np.ndarray, "h w 3"],
+                    preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
+    """What the model sees of a picture: resized and normalised."""
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    size = preprocessing.resized((image.shape[1], image.shape[2]))
+    return _normalised(v2.functional.resize(image, list(size)), preprocessing)
+
+
+class PictureTransform:
+    """Augmentation, resizing to a drawn short side or into one of few canvases, normalisation.
+
+    Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, augmentation: Sequence[v2.Transform] = (),
+                 short_sides: Sequence[int] = (), scales: Sequence[float] = ()) -> None:
+        self.preprocessing = preprocessing
+        self.scales = tuple(scales)
+        self.augmentation = tuple(augmentation)
+        rules = [replace(preprocessing, size=side) for side in short_sides]
+        self.resize = RandomResize(rules or [preprocessing])
+
+    def canvases(self, size: ImageSize) -> tuple[ImageSize, ...]:
+        """The canvases, (height, width), that a picture of this size may be fitted into; none: any shape.
+
+        They depend on nothing but the orientation, so that a data set needs few.
+        """
+        height, width = size
+        aspect = CANVAS_ASPECT if max(size) > 1.1 * min(size) else 1.0
+        multiple = lcm(CANVAS_MULTIPLE, self.preprocessing.divisor)
+        found = []
+        for scale in self.scales:
+            short = scale * self.preprocessing.size
+            long = min(short * aspect, scale * self.preprocessing.max_size)
+            small, large = (ceil(side / multiple - 1e-9) * multiple for side in (short, long))
+            found.append((small, large) if width >= height else (large, small))
+        return tuple(found)
+
+    def __call__(self, picture: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "t 4"],
+                 labels: Int64[Tensor, "t"], image_id: int | str | None = None,
+                 canvas: ImageSize | None = None) -> tuple[Float[Tensor, "3 H W"], Target]:
+        """The normalised picture and its target; `boxes` are xyxy in pixels, chance is torch's generator."""
+        image = tv_tensors.Image(torch.from_numpy(picture).permute(2, 0, 1))
+        height, width = image.shape[1:]
+        # torchvision declares no arguments for this constructor
+        framed = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]
+            boxes, format="XYXY", canvas_size=(height, width))
+        sample: dict[str, Any] = {"image": image, "boxes": framed, "labels": labels}
+        for step in self.augmentation:
+            sample = step(sample)
+        sample = (self.resize if canvas is None else Fit(canvas))(sample)
+        if self.augmentation:
+            sample = v2.SanitizeBoundingBoxes()(sample)     # those that a crop has cut to less than a pixel
+        image = sample["image"].as_subclass(Tensor)
+        height, width = image.shape[1:]
+        scale = torch.tensor([width, height, width, height])
+        boxes = xyxy_to_cxcywh(sample["boxes"].as_subclass(Tensor)) / scale
+        return _normalised(image, self.preprocessing), Target(sample["labels"], boxes, image_id)
+
+
+class Resized(v2.Transform):
+    """Base of the transforms that resize picture and boxes to the size that `make_params` decides on."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.resize(inpt, params["size"], antialias=True)
+
+
+class RandomResize(Resized):
+    """Resizes by a rule drawn from several."""
+
+    def __init__(self, rules: Sequence[Preprocessing]) -> None:
+        super().__init__()
+        self.rules = tuple(rules)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        rule = self.rules[_draw(0, len(self.rules) - 1)]
+        height, width = v2.query_size(flat_inputs)
+        return {"size": list(rule.resized((height, width)))}
+
+
+class Fit(Resized):
+    """Resizes to the largest size that a canvas holds, keeping the proportions."""
+
+    def __init__(self, canvas: ImageSize) -> None:
+        super().__init__()
+        self.canvas = canvas
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        size = v2.query_size(flat_inputs)
+        factor = min(room / extent for room, extent in zip(self.canvas, size, strict=True))
+        return {"size": [max(1, min(room, round(extent * factor)))
+                         for room, extent in zip(self.canvas, size, strict=True)]}
+
+
+class RandomCrop(v2.Transform):
+    """Cuts out a window; its height and width are drawn between two bounds, at most the picture's own.
+
+    The bounds are pixels, or shares of the picture where they are floats.
+    """
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__()
+        self.least, self.most = least, most
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        whole_height, whole_width = v2.query_size(flat_inputs)
+        height, width = self._side(whole_height), self._side(whole_width)
+        return {"top": _draw(0, whole_height - height), "left": _draw(0, whole_width - width),
+                "height": height, "width": width}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.crop(inpt, **params)
+
+    def _side(self, extent: int) -> int:
+        least, most = (ceil(bound * extent) if isinstance(bound, float) else bound
+                       for bound in (self.least, self.most))
+        return _draw(min(least, extent), min(most, extent))
+
+
+def _published(preprocessing: Preprocessing) -> PictureTransform:
+    def scaled(side: float) -> int:
+        return max(1, round(side * preprocessing.size / PUBLISHED_SIZE))
+
+    before_crop = RandomResize([
+        replace(preprocessing, size=scaled(side), max_size=LONGEST_BEFORE_CROP * preprocessing.max_size)
+        for side in SHORT_SIDES_BEFORE_CROP])
+    crop = v2.Compose([before_crop, RandomCrop(*(scaled(side) for side in CROP_SIDES))])
+    return PictureTransform(preprocessing, [v2.RandomHorizontalFlip(), v2.RandomApply([crop])],
+                            short_sides=[scaled(side) for side in SHORT_SIDES])
+
+
+def _small(preprocessing: Preprocessing) -> PictureTransform:
+    ground = tuple(round(255 * mean) for mean in preprocessing.mean)     # what normalisation makes zero
+    return PictureTransform(preprocessing, [
+        v2.RandomHorizontalFlip(),
+        v2.RandomChoice([v2.Identity(), RandomCrop(0.6, 1.0), v2.RandomZoomOut(ground, (1.0, 1.5), p=1.0)]),
+        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+    ], scales=CANVAS_SCALES)
+
+
+def _normalised(image: UInt8[Tensor, "3 H W"], preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
+    values = v2.functional.to_dtype(image, torch.float32, scale=True)
+    return v2.functional.normalize(values, list(preprocessing.mean), list(preprocessing.deviation))
+
+
+def _draw(least: int, most: int) -> int:
+    """A whole number in [least, most] from torch's generator."""
+    return int(torch.randint(least, most + 1, ()))

@@ -1,0 +1,190 @@
+"""Predictions to COCO numbers, counted by faster-coco-eval."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import isnan, nan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+
+from deformable_detr.data.annotations import Annotations
+from deformable_detr.data.loader import Batch
+from deformable_detr.structures import Detections, Predictions, to_device
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch.utils.data import DataLoader
+
+TOP_K = 100    # detections a picture that count, as COCO has it
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """The twelve COCO numbers, in [0, 1], and AP of every class; NaN where there is nothing to find.
+
+    AP is the mean over IoU 0.50, 0.55, ..., 0.95; AR1, AR10 and AR100 are recall with as many detections a
+    picture; small is below 32 x 32 pixels, large from 96 x 96.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    AP_small: float
+    AP_medium: float
+    AP_large: float
+    AR1: float
+    AR10: float
+    AR100: float
+    AR_small: float
+    AR_medium: float
+    AR_large: float
+    per_class: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: None stands for NaN."""
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(number) for key, number in value.items()}
+            return None if isnan(value) else value
+
+        return plain(asdict(self))
+
+    def table(self) -> "Table":
+        """For the terminal: the twelve numbers, then the classes."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        numbers = self.to_dict()
+        classes = numbers.pop("per_class")
+        table = Table("COCO", "")
+        for rows, label in ((numbers, "{}"), (classes, "AP of {}")):
+            for name, value in rows.items():
+                table.add_row(escape(label.format(name)), "-" if value is None else f"{value:.3f}")
+            table.add_section()
+        return table
+
+
+@dataclass(frozen=True)
+class NameMatch:
+    """How the classes of a model and of a data set meet, by name."""
+
+    classes: tuple[int | None, ...]      # of each class of the model the class in the data set
+    only_in_model: tuple[str, ...]       # detections of these are not counted
+    only_in_data: tuple[str, ...]        # objects of these count as missed
+
+
+def match_names(model_names: Sequence[str], data_names: Sequence[str]) -> NameMatch:
+    """Match the names of a model's classes to those of a data set. Raises ValueError when none matches."""
+    class_of = {name: index for index, name in enumerate(data_names)}
+    classes = tuple(class_of.get(name) for name in model_names)
+    if all(found is None for found in classes):
+        raise ValueError(f"names: expected the model to know a class of the data set, got "
+                         f"{_listed(model_names)} in the model and {_listed(data_names)} in the data set")
+    return NameMatch(classes, tuple(name for name in model_names if name not in class_of),
+                     tuple(name for name in data_names if name not in set(model_names)))
+
+
+class CocoEvaluator:
+    """Collects the detections of all pictures of a data set and counts.
+
+    `names` are the model's class names, by default those of the data set in its order.
+    """
+
+    def __init__(self, annotations: Annotations, names: Sequence[str] | None = None) -> None:
+        self.annotations = annotations
+        self.match = match_names(annotations.names if names is None else names, annotations.names)
+        self.found: dict[int, Detections] = {}      # by picture id
+        self._index_of = {picture.id: index for index, picture in enumerate(annotations.pictures)}
+
+    def add(self, image_id: int | str | None, detections: Detections) -> None:
+        """Take the detections of one picture; said twice, the later word counts.
+
+        Raises ValueError for a picture that the data set does not list, or a class beyond the model's names.
+        """
+        if not isinstance(image_id, int) or image_id not in self._index_of:
+            raise ValueError(f"image_id: expected the id of a picture in {self.annotations.file}, "
+                             f"got {image_id!r}")
+        num_classes = len(self.match.classes)
+        if len(detections) and not 0 <= detections.labels.min() <= detections.labels.max() < num_classes:
+            raise ValueError(f"detections: expected labels in 0..{num_classes - 1}, got "
+                             f"{detections.labels.min()}..{detections.labels.max()}")
+        self.found[image_id] = detections
+
+    def summarize(self) -> CocoMetrics:
+        """The numbers over all pictures; those without detections count too."""
+        ground_truth = self._ground_truth()
+        found = {**ground_truth, "annotations": self._results()}
+        truth, results = (COCO(content, print_function=_quiet) for content in (ground_truth, found))
+        counter = COCOeval_faster(truth, results, iouType="bbox", print_function=_quiet)
+        counter.run()
+        precision = counter.eval["precision"][:, :, :, 0, -1]      # (IoUs, recalls, classes), any object size
+        per_class = {name: _mean(precision[..., label]) for label, name in enumerate(self.annotations.names)}
+        numbers = (float(value) if value > -1 else nan for value in counter.stats)
+        return CocoMetrics(*numbers, per_class=per_class)
+
+    def _ground_truth(self) -> dict[str, Any]:
+        """COCO's format, with ids of our own: counted from 1, as the counter takes 0 for "no match"."""
+        truth = self.annotations
+        columns = (truth.picture_index, truth.labels, truth.boxes, truth.areas, truth.crowd)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return {
+            "images": [{"id": index + 1, "height": picture.height, "width": picture.width}
+                       for index, picture in enumerate(truth.pictures)],
+            "categories": [{"id": label + 1, "name": name} for label, name in enumerate(truth.names)],
+            "annotations": [{"id": number, "image_id": picture + 1, "category_id": label + 1, "bbox": box,
+                             "area": area, "iscrowd": int(crowd)}
+                            for number, (picture, label, box, area, crowd) in enumerate(rows, start=1)]}
+
+    def _results(self) -> list[dict[str, Any]]:
+        results = []
+        for image_id, detections in self.found.items():
+            boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)
+            sizes = boxes[:, 2:] - boxes[:, :2]
+            for label, score, corner, size in zip(detections.labels.tolist(), detections.scores.tolist(),
+                                                  boxes[:, :2].tolist(), sizes.tolist(), strict=True):
+                known = self.match.classes[label]
+                if known is not None:
+                    results.append({"id": len(results) + 1, "image_id": self._index_of[image_id] + 1,
+                                    "category_id": known + 1, "bbox": corner + size, "iscrowd": 0,
+                                    "area": size[0] * size[1], "score": score})
+        return results
+
+
+def evaluate(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
+             progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoMetrics:
+    """COCO numbers of a model on the data set of an evaluation loader.
+
+    `names` are the model's class names, by default those of the data set in its order. `progress` wraps the
+    batches, to show how far it is. The model runs where its parameters are and is left in the mode it was in.
+    """
+    annotations: Annotations = loader.dataset.annotations  # pyright: ignore[reportAttributeAccessIssue]
+    evaluator = CocoEvaluator(annotations, names)
+    sizes = {picture.id: picture.size for picture in annotations.pictures}
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch, targets in progress(loader):
+                predictions: Predictions = model(to_device(batch, device))
+                found = predictions.detections([sizes[target.image_id] for target in targets], top_k=TOP_K)
+                for target, detections in zip(targets, found, strict=True):
+                    evaluator.add(target.image_id, detections)
+    finally:
+        model.train(was_training)
+    return evaluator.summarize()
+
+
+def _mean(precision: np.ndarray) -> float:
+    counted = precision[precision > -1]
+    return float(counted.mean()) if counted.size else nan
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def _quiet(*_: object) -> None:
+    """faster-coco-eval prints as it counts; standard output belongs to the caller."""
