@@ -1,8 +1,8 @@
 """Deformable attention: one function, several ways to compute it.
 
-`ms_deform_attn` is the operation of Deformable DETR (arXiv 2010.04159, eq. 3) without its linear layers, and
-`fused_ms_deform_attn` takes the raw outputs of those layers instead of locations and weights. README.md beside
-this file has the mathematics. Which backend computes it is chosen by `use_backend`.
+`ms_deform_attn` is equation 3 of Deformable DETR (arXiv 2010.04159) without its linear layers.
+`fused_ms_deform_attn` takes what those layers give, before it is made into locations and weights.
+`use_backend` chooses how they are computed. The mathematics is in README.md beside this file.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ __all__ = ["available_backends", "fused_ms_deform_attn", "ms_deform_attn", "use_
 def ms_deform_attn(
     value: Tensor, level_shapes: Sequence[Sequence[int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Sum bilinear samples of `value`, weighted by attention: for each query and head, P points on each level.
+    """For each query and head, the weighted sum of bilinear samples of `value` at P points on each level.
 
-    A point outside the map reads zeros. So does a point with a location that is not finite, and it gets a zero
-    gradient. Float16 and bfloat16 are computed in float32, float64 in float64.
+    Pixels outside the map count as zeros. A location that is not finite contributes 0 and gets a zero
+    gradient. Half precision is computed in float32.
 
     Args:
         value: (B, N, M, D), the tokens of all levels one after the other, each level row by row.
         level_shapes: L pairs (height, width) of Python ints whose products sum to N.
-        locations: (B, Q, M, L, P, 2), x then y; 0 is the left or upper edge of the map, 1 the right or lower edge.
-        weights: (B, Q, M, L, P), already normalised. Locations and weights may be float32 beside a value of
-            half precision; float64 goes only with float64.
+        locations: (B, Q, M, L, P, 2), x then y: 0 is the left or upper edge of the map, 1 the right or lower.
+        weights: (B, Q, M, L, P), already normalised. Float32 and half precision may be mixed, and best are
+            locations in float32; float64 goes only with float64.
 
     Returns:
         (B, Q, M * D) in the dtype of `value`, the heads side by side.

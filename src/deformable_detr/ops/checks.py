@@ -11,7 +11,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def check_inputs(
     value: Tensor, level_shapes: Sequence[Sequence[int]], locations: Tensor, weights: Tensor
 ) -> tuple[tuple[int, int], ...]:
-    """Raise ValueError where the arguments of `ms_deform_attn` do not fit; return the level shapes as tuples."""
+    """Raise ValueError where the arguments of `ms_deform_attn` do not fit; return the level shapes."""
     shapes = _check_levels(value, level_shapes)
     B, _, M, _ = value.shape
     L = len(shapes)
@@ -55,17 +55,19 @@ def _check_levels(value: Tensor, level_shapes: Sequence[Sequence[int]]) -> tuple
     expected = "level_shapes must be pairs (height, width) of Python ints, at least 1 and one pair a level"
     if isinstance(level_shapes, Tensor):
         raise ValueError(f"{expected}; got a tensor, whose .tolist() gives them")
-    shapes = []
-    for pair in level_shapes:
-        if len(pair) != 2 or not all(isinstance(size, int | torch.SymInt) and size > 0 for size in pair):
-            raise ValueError(f"{expected}; got {level_shapes}")
-        shapes.append((pair[0], pair[1]))
-    if not shapes:
-        raise ValueError(f"{expected}; got none")
+    if len(level_shapes) == 0 or not all(_is_level_shape(shape) for shape in level_shapes):
+        raise ValueError(f"{expected}; got {level_shapes}")
+    shapes = tuple((height, width) for height, width in level_shapes)
     tokens = sum(height * width for height, width in shapes)
     if tokens != N:
-        raise ValueError(f"level_shapes {tuple(shapes)} make {tokens} tokens, but value has N = {N}")
-    return tuple(shapes)
+        raise ValueError(f"level_shapes {shapes} make {tokens} tokens, but value has N = {N}")
+    return shapes
+
+
+def _is_level_shape(shape: object) -> bool:
+    if not isinstance(shape, tuple | list) or len(shape) != 2:
+        return False
+    return all(isinstance(size, int | torch.SymInt) and size >= 1 for size in shape)
 
 
 def _check_rank(name: str, tensor: Tensor, legend: str) -> None:

@@ -4,6 +4,8 @@ A schema of torch.library takes no nested tuples: the level shapes come as `leve
 [height, width, height, width, ...].
 """
 
+# ruff: noqa: ARG001 -- torch.library fixes the signatures
+
 from collections.abc import Sequence
 from typing import Any
 

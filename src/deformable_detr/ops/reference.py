@@ -22,8 +22,8 @@ def reference_ms_deform_attn(
     B, _, M, D = value.shape
     Q = locations.shape[1]
     maps = at_least_float32(value).split([height * width for height, width in level_shapes], dim=1)
-    # No map reaches beyond half a pixel outside [0, 1], so the clamp changes no sample: it keeps the pixel numbers
-    # small. A NaN would become a NaN sample in grid_sample; at -1 it reads zeros and passes no gradient.
+    # A sample more than half a pixel outside [0, 1] is zero. So it is at -1 and 2, where the numbers of the
+    # pixels stay small. grid_sample would make NaN of a NaN; at -1 it reads zeros and passes no gradient.
     locations = at_least_float32(locations).nan_to_num(nan=-1.0).clamp(-1.0, 2.0)
     weights = at_least_float32(weights)
 

@@ -1,0 +1,142 @@
+"""The kernels of the CPU: threads, the cache on disk, and running them without the compiler."""
+
+import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import pytest
+import torch
+
+from deformable_detr import ops
+
+
+def run_alone(script, **environment):
+    """Run a script in a process of its own and give what it printed."""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def forward_and_backward(inputs):
+    output = ops.ms_deform_attn(*inputs.arguments())
+    return output, *torch.autograd.grad(output.square().sum(), inputs.leaves())
+
+
+@pytest.fixture
+def restore_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_same_bits_at_any_number_of_threads(make_inputs, restore_threads):
+    inputs = make_inputs(((13, 21), (6, 10)), Q=300, M=3, D=16, P=3, dtype=torch.float32)
+    results = []
+    for threads in (1, 2, 1000):  # more than there are is no error
+        torch.set_num_threads(threads)
+        results.append(forward_and_backward(inputs))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    torch.testing.assert_close(results[2], results[0], rtol=0, atol=0)
+
+
+def test_numba_setting_of_the_caller_is_kept(make_inputs):
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        forward_and_backward(make_inputs())
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_eight_threads_at_once(make_inputs):
+    inputs = [make_inputs(Q=50, seed=seed) for seed in range(8)]
+    expected = [forward_and_backward(each) for each in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            actual = list(pool.map(forward_and_backward, inputs))
+            torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+EIGHT_THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+import numba, torch
+from deformable_detr import ops
+
+sizes = (2, 24, 2, 8), (2, 50, 2, 1, 4, 2), (2, 50, 2, 1, 4)
+value, locations, weights = leaves = [torch.rand(size, requires_grad=True) for size in sizes]
+
+def call(_):
+    output = ops.ms_deform_attn(value, ((4, 6),), locations, weights)
+    return output, *torch.autograd.grad(output.square().sum(), leaves)
+
+with ThreadPoolExecutor(8) as pool:
+    results = list(pool.map(call, range(80)))
+torch.testing.assert_close(results, [results[0]] * 80, rtol=0, atol=0)
+print(numba.threading_layer())
+"""
+
+
+def test_eight_threads_on_a_layer_that_takes_one_at_a_time():
+    assert run_alone(EIGHT_THREADS, NUMBA_THREADING_LAYER="workqueue") == "workqueue\n"
+
+
+PLAIN_PYTHON = """
+import sys, types
+import torch
+from deformable_detr import ops
+assert "numba" not in sys.modules  # only who runs a kernel waits for that import
+from deformable_detr.ops import cpu
+
+assert isinstance(cpu._forward, types.FunctionType) and isinstance(cpu._backward, types.FunctionType)
+torch.manual_seed(0)
+value = torch.randn(1, 7, 2, 3, requires_grad=True)
+locations = (torch.rand(1, 3, 2, 2, 2, 2) * 1.4 - 0.2).requires_grad_()
+weights = torch.rand(1, 3, 2, 2, 2, requires_grad=True)
+results = []
+for backend in "numba", "reference":
+    with ops.use_backend(backend):
+        output = ops.ms_deform_attn(value, ((2, 3), (1, 1)), locations, weights)
+    results.append((output, *torch.autograd.grad(output.square().sum(), (value, locations, weights))))
+torch.testing.assert_close(*results)
+"""
+
+
+def test_kernels_run_as_plain_python():
+    run_alone(PLAIN_PYTHON, NUMBA_DISABLE_JIT="1")
+
+
+NOTHING_WRITABLE = """
+import logging, sys, tempfile
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+
+def refuse(*arguments, **options):
+    raise PermissionError("read-only")
+
+tempfile.TemporaryFile = refuse  # by which Numba finds out whether a folder can be written
+import torch
+from deformable_detr import ops
+
+value = torch.arange(6.0).view(1, 6, 1, 1)
+centre = torch.full((1, 1, 1, 1, 1, 2), 0.5)
+print(ops.ms_deform_attn(value, ((2, 3),), centre, torch.ones(1, 1, 1, 1, 1)).item())
+"""
+
+
+def test_works_where_no_folder_can_be_written():
+    lines = run_alone(NOTHING_WRITABLE).splitlines()
+    assert lines[-1] == "2.5"
+    assert "compiling _forward for this CPU; it takes some seconds" in lines
+    assert any("nowhere to keep compiled kernels" in line for line in lines)
+
+
+def test_message_tells_of_compiling_only(make_inputs, caplog):
+    forward_and_backward(make_inputs())
+    caplog.set_level(logging.INFO)
+    forward_and_backward(make_inputs())
+    assert not caplog.records

@@ -1,0 +1,185 @@
+"""What the op computes: against loops written from the definition, and between the backends."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deformable_detr import ops
+
+
+def loops(value, level_shapes, locations, weights):
+    """The definition, pixel by pixel: a pixel's share falls linearly to zero at a distance of one pixel."""
+    value, locations, weights = (tensor.detach().numpy() for tensor in (value, locations, weights))
+    B, _, M, D = value.shape
+    output = np.zeros((B, locations.shape[1], M, D))
+    for b, q, m, level, p in np.ndindex(weights.shape):
+        height, width = level_shapes[level]
+        start = sum(h * w for h, w in level_shapes[:level])
+        x, y = locations[b, q, m, level, p]
+        for row in range(height):
+            for column in range(width):
+                share = max(0, 1 - abs(x * width - column - 0.5)) * max(0, 1 - abs(y * height - row - 0.5))
+                token = start + row * width + column
+                output[b, q, m] += weights[b, q, m, level, p] * share * value[b, token, m]
+    return torch.from_numpy(output.reshape(B, -1, M * D))
+
+
+def with_gradients(backend, function, leaves, grad_output=None):
+    with ops.use_backend(backend):
+        output = function()
+        if grad_output is None:
+            grad_output = torch.cos(torch.arange(output.numel(), dtype=output.dtype)).view_as(output)
+        return output, *torch.autograd.grad(output, leaves, grad_output)
+
+
+def test_matches_loops(make_inputs, backend):
+    inputs = make_inputs(level_shapes=((4, 6), (1, 3), (1, 1)))
+    with ops.use_backend(backend):
+        output = ops.ms_deform_attn(*inputs.arguments())
+    torch.testing.assert_close(output, loops(*inputs.arguments()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    level_shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4).map(tuple),
+    B=st.integers(1, 3),
+    Q=st.integers(0, 7),
+    M=st.integers(1, 3),
+    D=st.integers(1, 19),
+    P=st.integers(1, 5),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_backends_agree(make_inputs, level_shapes, B, Q, M, D, P, dtype, seed):
+    inputs = make_inputs(level_shapes, B, Q, M, D, P, dtype, seed)
+    # The gradient of a location jumps where it crosses a pixel centre: keep float32 rounding away from there.
+    sizes = torch.tensor(level_shapes, dtype=dtype).flip(-1)[:, None]
+    with torch.no_grad():
+        pixels = inputs.locations * sizes - 0.5
+        inputs.locations.add_((((pixels - pixels.round()).abs() < 1e-3) * 5e-3) / sizes)
+    expected, actual = (
+        with_gradients(backend, lambda: ops.ms_deform_attn(*inputs.arguments()), inputs.leaves())
+        for backend in ("reference", "numba")
+    )
+    tolerance = {"rtol": 1e-3, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
+    torch.testing.assert_close(actual, expected, **tolerance)
+
+
+def test_pixel_centre_reads_the_pixel(backend):
+    value = torch.arange(6.0).view(1, 6, 1, 1)  # a map of 2 x 3
+    locations = torch.tensor([2.5 / 3, 1.5 / 2]).view(1, 1, 1, 1, 1, 2)
+    with ops.use_backend(backend):
+        output = ops.ms_deform_attn(value, ((2, 3),), locations, torch.ones(1, 1, 1, 1, 1))
+    assert output.item() == pytest.approx(5.0)
+
+
+def test_corner_of_the_map_has_a_quarter_of_the_pixel(backend):
+    value = torch.full((1, 6, 1, 1), 8.0)
+    with ops.use_backend(backend):
+        output = ops.ms_deform_attn(
+            value, ((2, 3),), torch.zeros(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1)
+        )
+    assert output.item() == pytest.approx(2.0)
+
+
+def test_zero_batch_and_zero_queries(make_inputs, backend):
+    for sizes in ({"B": 0}, {"Q": 0}):
+        inputs = make_inputs(**sizes)
+        output, *gradients = with_gradients(
+            backend, lambda inputs=inputs: ops.ms_deform_attn(*inputs.arguments()), inputs.leaves()
+        )
+        assert output.shape == (inputs.value.shape[0], inputs.locations.shape[1], 6)
+        for gradient, leaf in zip(gradients, inputs.leaves(), strict=True):
+            torch.testing.assert_close(gradient, torch.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e30, -1e30])
+@pytest.mark.parametrize("coordinate", [0, 1, slice(None)])
+def test_unreadable_locations_contribute_nothing(make_inputs, backend, number, coordinate):
+    inputs = make_inputs(dtype=torch.float32)
+    bad = torch.zeros(inputs.weights.shape, dtype=torch.bool)
+    bad[:, 1::2] = True
+    with torch.no_grad():
+        inputs.locations[:, 1::2, ..., coordinate] = number
+    actual = with_gradients(backend, lambda: ops.ms_deform_attn(*inputs.arguments()), inputs.leaves())
+    masked_weights = torch.where(bad, 0, inputs.weights)
+    good = inputs.locations.detach().masked_fill(bad[..., None], 0.5).requires_grad_()
+    expected = with_gradients(
+        backend,
+        lambda: ops.ms_deform_attn(inputs.value, inputs.level_shapes, good, masked_weights),
+        (inputs.value, good, inputs.weights),
+    )
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_bad_value_stays_where_it_is_read(make_inputs):
+    inputs = make_inputs(level_shapes=((5, 7),), Q=40)
+    with torch.no_grad():
+        inputs.value[:, [0, -1]] = math.nan
+    expected, actual = (
+        with_gradients(backend, lambda: ops.ms_deform_attn(*inputs.arguments()), inputs.leaves())
+        for backend in ("reference", "numba")
+    )
+    assert expected[0].isfinite().any()
+    assert expected[0].isnan().any()
+    torch.testing.assert_close(actual, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("half_locations", [False, True])
+def test_half_precision_is_computed_in_float32(make_inputs, backend, dtype, half_locations):
+    inputs = make_inputs(dtype=torch.float32)
+    other_dtype = dtype if half_locations else torch.float32
+    value = inputs.value.detach().to(dtype).requires_grad_()
+    locations, weights = (
+        tensor.detach().to(other_dtype).requires_grad_() for tensor in (inputs.locations, inputs.weights)
+    )
+    shapes = inputs.level_shapes
+    with ops.use_backend(backend):
+        output = ops.ms_deform_attn(value, shapes, locations, weights)
+        widened = ops.ms_deform_attn(value.float(), shapes, locations.float(), weights.float())
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, widened.to(dtype), rtol=0, atol=0)
+    output.float().square().sum().backward()
+    assert (value.grad.dtype, locations.grad.dtype, weights.grad.dtype) == (dtype, other_dtype, other_dtype)
+
+
+def test_strided_inputs(make_inputs, backend):
+    inputs = make_inputs()
+    expected = with_gradients(backend, lambda: ops.ms_deform_attn(*inputs.arguments()), inputs.leaves())
+
+    def strided(tensor):
+        return torch.stack((tensor, tensor), dim=-1)[..., 0]
+
+    def function():
+        value, locations, weights = (strided(tensor) for tensor in inputs.leaves())
+        assert not value.is_contiguous()
+        return ops.ms_deform_attn(value, inputs.level_shapes, locations, weights)
+
+    output = expected[0]
+    grad_output = torch.cos(torch.arange(output.numel(), dtype=output.dtype)).view_as(output)
+    strided_grad = grad_output.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.testing.assert_close(with_gradients(backend, function, inputs.leaves(), strided_grad), expected)
+
+
+def test_expanded_gradient_and_value(make_inputs, backend):
+    inputs = make_inputs(B=1)
+    value = inputs.value.expand(2, -1, -1, -1)
+    locations, weights = (tensor.expand(2, *tensor.shape[1:]) for tensor in inputs.leaves()[1:])
+    with ops.use_backend(backend):
+        ops.ms_deform_attn(value, inputs.level_shapes, locations, weights).sum().backward()
+        (once,) = torch.autograd.grad(ops.ms_deform_attn(*inputs.arguments()).sum(), inputs.value)
+    torch.testing.assert_close(inputs.value.grad, 2 * once)
+
+
+def test_level_shapes_may_be_lists(make_inputs):
+    inputs = make_inputs()
+    lists = [list(shape) for shape in inputs.level_shapes]
+    torch.testing.assert_close(
+        ops.ms_deform_attn(inputs.value, lists, inputs.locations, inputs.weights),
+        ops.ms_deform_attn(*inputs.arguments()),
+    )
