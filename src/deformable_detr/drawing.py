@@ -112,30 +112,33 @@ def _write_captions(draw: ImageDraw.ImageDraw, shown: Sequence[tuple[Rectangle, 
     font = ImageFont.load_default(max(11, round(0.026 * (size[0] * size[1]) ** 0.5)))
     margin = _line_width(size)
     height = round(font.getbbox("Ég")[3]) + margin   # from the accent to the tail
-    taken: list[Rectangle] = []
+    taken = np.zeros((0, 4), dtype=np.int64)
     for rectangle, caption, colour in shown:
         tag = round(font.getlength(caption)) + 2 * margin, height
         if not caption or tag[0] > size[0] or tag[1] > size[1]:
             continue
-        place = min(_places(rectangle, tag, size), key=lambda place: sum(_overlap(place, t) for t in taken))
-        taken.append(place)
-        draw.rectangle(place, fill=colour)
-        draw.text((place[0] + margin, place[1]), caption, font=font, fill=_readable_on(colour))
+        places = _places(rectangle, tag, size)
+        x0, y0, x1, y1 = place = places[_overlaps(places, taken).argmin()].tolist()
+        taken = np.concatenate([taken, [place]])
+        draw.rectangle((x0, y0, x1, y1), fill=colour)
+        draw.text((x0 + margin, y0), caption, font=font, fill=_readable_on(colour))
 
 
-def _places(rectangle: Rectangle, tag: tuple[int, int], size: tuple[int, int]) -> list[Rectangle]:
+def _places(rectangle: Rectangle, tag: tuple[int, int], size: tuple[int, int]) -> Int[np.ndarray, "places 4"]:
     """Where a tag may stand, the best first, pushed into the picture: above, within, below; left, right."""
     x0, y0, x1, y1 = rectangle
     width, height = tag
     corners = [(x, y) for y in (y0 - height, y0, y1, y1 - height) for x in (x0, x1 - width + 1)]
     pushed = [(min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)) for x, y in corners]
-    return [(x, y, x + width - 1, y + height - 1) for x, y in pushed]
+    return np.array([(x, y, x + width - 1, y + height - 1) for x, y in pushed])
 
 
-def _overlap(first: Rectangle, second: Rectangle) -> int:
-    width = min(first[2], second[2]) - max(first[0], second[0]) + 1
-    height = min(first[3], second[3]) - max(first[1], second[1]) + 1
-    return max(0, width) * max(0, height)
+def _overlaps(places: Int[np.ndarray, "places 4"],
+              taken: Int[np.ndarray, "T 4"]) -> Int[np.ndarray, "places"]:
+    """How many pixels each place has in common with all that are taken."""
+    first = np.maximum(places[:, None, :2], taken[None, :, :2])
+    last = np.minimum(places[:, None, 2:], taken[None, :, 2:])
+    return (last - first + 1).clip(0).prod(axis=2).sum(axis=1)
 
 
 def _readable_on(colour: Colour) -> Colour:

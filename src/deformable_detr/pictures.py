@@ -4,6 +4,7 @@ Files are untrusted: a few formats whose decoders run inside this process, a bou
 error for everything that can be wrong with them.
 """
 
+import glob
 import sys
 import warnings
 from collections.abc import Iterator
@@ -158,3 +159,26 @@ def _from_tensor(tensor: "torch.Tensor") -> np.ndarray:
     if not (array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
         raise PictureError(f"picture: expected floats in 0..1, got {array.min():g}..{array.max():g}")
     return np.rint(array.clip(0, 1) * 255).astype(np.uint8, order="C")
+
+
+def find_pictures(source: str | Path) -> list[Path]:
+    """The pictures that a file, a folder or a glob stands for, in order of their names.
+
+    Of a folder those directly in it, by their suffix and without hidden files; a glob may hold `**` for
+    folders within folders. Raises PictureError for a folder without pictures or a glob that matches none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [entry for entry in path.iterdir() if _looks_like_picture(entry)]
+    elif path.exists() or not glob.has_magic(str(source)):
+        return [path]   # of any suffix, and even where there is none: reading it gives the better message
+    else:
+        matches = glob.glob(str(source), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = [match for match in map(Path, matches) if _looks_like_picture(match)]
+    if not found:
+        raise PictureError(f"{source}: no pictures there; their names end in {', '.join(sorted(SUFFIXES))}")
+    return sorted(found)
+
+
+def _looks_like_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

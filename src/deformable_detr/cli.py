@@ -1,0 +1,222 @@
+"""The `ddetr` command. Each command is a short function which imports what it needs only when it runs.
+
+A command returns its exit code: 0 when all went well, 1 when some input failed and the rest is done. A call
+that cannot work at all raises WrongCallError, and `main` makes one line and exit code 2 of it.
+"""
+
+import io
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter, validators
+
+from deformable_detr import __version__
+
+if TYPE_CHECKING:
+    from deformable_detr.detector import Detector
+
+Item = TypeVar("Item")
+JPEG_MAX_SIDE = 65_535
+
+app = App(name="ddetr", version=__version__, help_format="plaintext",
+          help="Deformable DETR: train, evaluate and look inside an object detector.")
+
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
+JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+
+
+class WrongCallError(Exception):
+    """A call that cannot work: the message says which argument, what came and what was expected."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")   # any file name can be printed on any terminal
+    try:
+        tokens = sys.argv[1:] if arguments is None else list(arguments)
+        return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+    except (CycloptsError, WrongCallError) as error:
+        report_error(str(error))
+        return 2
+    except BrokenPipeError:   # `ddetr ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for the flush when Python exits
+        return 1
+
+
+def report_error(message: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"ddetr: {' '.join(message.split())}\n")
+
+
+def print_line(line: str) -> None:
+    """One line on standard output, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def wrong_call_for(*errors: type[Exception]) -> Iterator[None]:
+    """Where these errors mean that an argument was wrong."""
+    try:
+        yield
+    except errors as error:
+        raise WrongCallError(str(error)) from error
+
+
+@app.command
+def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0.5, out: Path | None = None,
+           as_json: JsonFlag = False, device: str = "auto") -> int:
+    """Find objects in pictures.
+
+    Parameters
+    ----------
+    sources
+        Pictures, folders of pictures, or globs.
+    weights
+        "demo" for the packaged ones, a file, or "hf:owner/name".
+    threshold
+        The least score of what is shown, from 0 to 1.
+    out
+        The folder for pictures with their detections drawn in; by default "detections", with --json none.
+        Pictures of an earlier call are replaced there, those given as sources never.
+    as_json
+        Print a line of JSON for each picture, and nothing else.
+    device
+        "auto", "cpu", "cuda", "cuda:1", "mps", ...
+    """
+    if out is None and not as_json:
+        out = Path("detections")
+    check_weights_exist(weights)
+
+    from deformable_detr.detector import Detector
+
+    with wrong_call_for(ValueError):
+        detector = Detector(weights, device)
+    if out is not None:
+        with wrong_call_for(OSError):
+            out.mkdir(parents=True, exist_ok=True)
+    inputs = list(_find_inputs(sources))
+    outputs = _OutputPaths(out, [path for path, _ in inputs]) if out else None
+    failed = False
+    for path, problem in show_progress(inputs):
+        if problem is None:
+            problem = _detect_file(path, detector, threshold, outputs, as_json)
+        if problem is not None:
+            failed = True
+            report_error(problem)
+            if as_json:
+                print_line(json.dumps({"file": str(path), "error": problem}))
+    return 1 if failed else 0
+
+
+@app.command
+def doctor() -> int:
+    """Tell versions, devices and backends, and test the op against its definition."""
+    from deformable_detr.doctor import check_op, describe_system
+
+    for name, value in describe_system():
+        print_line(f"{name:<24}{value}")
+    failed = False
+    for name, problem in check_op():
+        print_line(f"{'self-test':<24}{name}: {problem or 'agrees with the definition'}")
+        failed = failed or problem is not None
+    return 1 if failed else 0
+
+
+def check_weights_exist(weights: str) -> None:
+    """Refuse a missing file at once, before the seconds that it takes to import torch."""
+    if weights != "demo" and not weights.startswith("hf:") and not Path(weights).is_file():
+        raise WrongCallError(f"--weights: expected \"demo\", \"hf:owner/name\" or a file, got {weights!r}")
+
+
+def show_progress(items: Sequence[Item]) -> Iterator[Item]:
+    """The items one by one, with a bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Lines for a terminal go above the bar; those for a file or a pipe must not be caught.
+    console = Console(stderr=True)
+    with Progress(console=console, redirect_stdout=sys.stdout.isatty(), transient=True) as progress:
+        yield from progress.track(items)
+
+
+def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
+    """Each picture once, in the order given; with a problem where a source stands for none."""
+    from deformable_detr.pictures import PictureError, find_pictures
+
+    seen = set()
+    for source in sources:
+        try:
+            found = find_pictures(source)
+        except (PictureError, OSError) as error:
+            yield Path(source), str(error)
+            continue
+        for path in found:
+            if path.absolute() not in seen:
+                seen.add(path.absolute())
+                yield path, None
+
+
+def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_OutputPaths | None",
+                 as_json: bool) -> str | None:
+    """Detect, draw and print for one file; what went wrong, or None."""
+    from deformable_detr.pictures import PictureError, read_picture
+
+    try:
+        picture = read_picture(path)
+        detections = detector(picture, threshold)
+        drawn = outputs.claim(path, detections.image_size) if outputs else None
+        if drawn:
+            detections.draw(picture).save(drawn, quality=95)
+    except PictureError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot write its detections ({error})"
+    if as_json:
+        print_line(json.dumps({"file": str(path), **detections.to_dict(detector.info.category_ids)}))
+    else:
+        found = ", ".join(f"{number} {name}" for name, number in Counter(detections.names).most_common())
+        print_line(f"{path}: {found or 'nothing found'} -> {drawn}")
+    return None
+
+
+class _OutputPaths:
+    """A path in the output folder for each source: none is a source itself, and no two are the same."""
+
+    def __init__(self, folder: Path, sources: Sequence[Path]) -> None:
+        self.folder = folder
+        self.sources = {_identity(path) for path in sources} - {None}
+        self.claimed: set[str] = set()
+
+    def claim(self, source: Path, image_size: tuple[int, int]) -> Path:
+        """JPEG, but PNG for a PNG and for what JPEG cannot hold; numbered where the name is taken."""
+        suffix = ".png" if source.suffix.lower() == ".png" or max(image_size) > JPEG_MAX_SIDE else ".jpg"
+        for number in count(1):
+            name = source.stem + (f"-{number}" if number > 1 else "") + suffix
+            path = self.folder / name
+            # Some file systems hold A.jpg and a.jpg for one name.
+            if name.casefold() not in self.claimed and _identity(path) not in self.sources:
+                self.claimed.add(name.casefold())
+                return path
+        raise AssertionError("numbers do not end")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The same for two names of one file, None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
