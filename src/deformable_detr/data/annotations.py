@@ -1,7 +1,6 @@
 """A COCO annotation file, read once and checked entry by entry, as arrays."""
 
 import json
-import math
 import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from deformable_detr.structures import ImageSize
 Entry = dict[str, Any]
 Read = TypeVar("Read")
 
-LARGEST_ID = 2**63 - 1     # ids are kept in int64 arrays
+LARGEST = 2**63 - 1     # ids are kept in int64 arrays
 
 
 class DataError(ValueError):
@@ -24,7 +23,7 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         # A loader's worker process hands its error over as one text, traceback first: the message is its end.
-        super().__init__(message.rpartition("DataError: ")[2])
+        super().__init__(message.rpartition("DataError: ")[2].rstrip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +91,27 @@ class _Fields:
         self.file, self.kind = file, kind
 
     def error(self, entry: Entry, key: str, expected: str) -> DataError:
+        name = reprlib.repr(entry["id"]) if "id" in entry else "without id"
         got = reprlib.repr(entry[key]) if key in entry else "nothing"
-        return DataError(f"{self.file}: {self.kind} {reprlib.repr(entry.get('id', 'without id'))}: "
-                         f"{key}: expected {expected}, got {got}")
+        return DataError(f"{self.file}: {self.kind} {name}: {key}: expected {expected}, got {got}")
 
     def identity(self, entry: Entry, key: str) -> int:
         value = entry.get(key)
         if type(value) is str and value.isdecimal() and len(value) < 20:   # some tools write numbers as text
             value = int(value)
-        if type(value) is not int or not 0 <= value <= LARGEST_ID:
+        if type(value) is not int or not 0 <= value <= LARGEST:
             raise self.error(entry, key, "a whole number")
         return value
 
     def extent(self, entry: Entry, key: str) -> int:
         value = entry.get(key)
-        if type(value) is not int or not 0 < value <= LARGEST_ID:
+        if type(value) is not int or not 0 < value <= LARGEST:
             raise self.error(entry, key, "a positive whole number of pixels")
         return value
 
     def text(self, entry: Entry, key: str) -> str:
         value = entry.get(key)
-        if type(value) is not str or not value.strip() or "\0" in value:
+        if type(value) is not str or not value.strip() or "\0" in value or not _is_unicode(value):
             raise self.error(entry, key, "a text")
         return value
 
@@ -138,22 +137,25 @@ def _read_annotation(fields: _Fields, entry: Entry, class_of: dict[int, int], in
         raise fields.error(entry, "category_id", f"one of the category ids {reprlib.repr(list(class_of))}")
     box = entry.get("bbox")
     if type(box) is not list or len(box) != 4 or not all(map(_is_number, box)):
-        raise fields.error(entry, "bbox", "four finite numbers: x, y, width, height")
+        raise fields.error(entry, "bbox", "four numbers: x, y, width, height")
     area = entry.get("area")
     if area is None:
         area = box[2] * box[3]
     elif not _is_number(area):
-        raise fields.error(entry, "area", "a finite number")
+        raise fields.error(entry, "area", "a number")
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise fields.error(entry, "iscrowd", "0 or 1")
     return identity, picture, label, box, area, bool(crowd)
 
 
-def _is_number(value: object) -> bool:
-    if type(value) is int:
-        return abs(value) <= LARGEST_ID
-    return type(value) is float and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= LARGEST    # which NaN is not
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell half a character, which no file system takes."""
+    return text.encode(errors="ignore").decode() == text
 
 
 def _read_lists(file: Path) -> dict[str, Any]:

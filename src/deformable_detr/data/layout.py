@@ -44,11 +44,15 @@ def picture_paths(annotation_file: Path, folder: Path, pictures: Sequence[Pictur
     absent = []
     for picture, path in zip(pictures, paths, strict=True):
         name = PurePath(picture.file_name)
-        real = path.resolve() if path.is_symlink() else resolved(path.parent) / path.name
+        try:
+            real = path.resolve() if path.is_symlink() else resolved(path.parent) / path.name
+            there = real.is_file()
+        except (OSError, RuntimeError):     # a name too long, links that lead in a circle
+            real, there = root, False
         if name.is_absolute() or ".." in name.parts or not real.is_relative_to(root):
             raise DataError(f"{annotation_file}: picture {picture.id}: file_name: expected a file inside "
                             f"{folder}, got {reprlib.repr(picture.file_name)}")
-        if not real.is_file():
+        if not there:
             absent.append(picture)
     if absent:
         named = ", ".join(f"{picture.file_name!r} (picture {picture.id})" for picture in absent[:NUM_NAMED])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, lcm
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +26,7 @@ CANVAS_ASPECT = 4 / 3
 CANVAS_MULTIPLE = 32                        # the backbone's stride
 
 
-def train_transform(augmentation: Literal["published", "small"],
-                    preprocessing: Preprocessing) -> "PictureTransform":
+def train_transform(augmentation: str, preprocessing: Preprocessing) -> "PictureTransform":
     """Random augmentation, then resizing and normalisation.
 
     "published" is the paper's: flip, and a random short side, for half the pictures after a random crop; the

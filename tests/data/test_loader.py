@@ -1,0 +1,159 @@
+"""Batches: their shapes, their order, and that chance hides in no worker."""
+
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic import box, paint, picture
+
+from deformable_detr.data import CocoDataset, DataError, build_loader, eval_transform, train_transform
+from deformable_detr.structures import Preprocessing
+
+SMALL = Preprocessing(size=64, max_size=96)
+BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
+
+
+@pytest.fixture
+def mixed(write_data):
+    """13 pictures: 8 lie, 4 stand, 1 is square; the last has no objects."""
+    sizes = [(48, 36)] * 5 + [(48, 32)] * 3 + [(36, 48)] * 4 + [(40, 40)]
+    images = [picture(number, f"{number}.png", *size) for number, size in enumerate(sizes)]
+    folder = write_data(images=images, annotations=[box(n + 1, n, 5, [4, 4, 20, 20]) for n in range(12)])
+    for entry in images:
+        paint(folder / "images" / entry["file_name"], entry["width"], entry["height"])
+    return lambda transform: CocoDataset(folder, "train", transform)
+
+
+def ids_of(batches) -> list[list[int]]:
+    return [[target.image_id for target in targets] for _, targets in batches]
+
+
+def same(first, second) -> bool:
+    return all(torch.equal(a.images, b.images) and torch.equal(a.padding, b.padding)
+               and all(torch.equal(s.boxes, t.boxes) and s.image_id == t.image_id
+                       for s, t in zip(targets, others, strict=True))
+               for (a, targets), (b, others) in zip(first, second, strict=True))
+
+
+def test_training_comes_in_few_shapes_and_forgets_nobody(mixed) -> None:
+    dataset = mixed(train_transform("small", SMALL))
+    loader = build_loader(dataset, 3, training=True)
+    shapes = Counter()
+    for epoch in range(6):
+        loader.batch_sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert len(batches) == len(loader) == 5
+        assert sorted(chain(*ids_of(batches))) == list(range(13))
+        assert [len(ids) for ids in ids_of(batches)] == [3, 3, 3, 3, 1]
+        for batch, targets in batches:
+            shapes[tuple(batch.images.shape[2:])] += 1
+            for image, padding, (height, width) in zip(batch.images, batch.padding, batch.sizes, strict=True):
+                assert not padding[:height, :width].any()
+                assert padding.sum() == padding.numel() - height * width
+                assert not image[:, padding].any()
+            assert all(len(target.labels) == len(target.boxes) for target in targets)
+    canvases = set(chain(*map(dataset.transform.canvases, ((36, 48), (48, 36), (40, 40)))))
+    landscape_and_portrait = 3      # the rests of the groups, batched together
+    assert len(shapes) <= len(canvases) + landscape_and_portrait
+    assert all(side % 32 == 0 for shape in shapes for side in shape)
+
+
+def test_published_shapes_are_free_and_padded_on_request(mixed) -> None:
+    dataset = mixed(train_transform("published", SMALL))
+    free = [batch.images.shape[2:] for batch, _ in build_loader(dataset, 2, training=True)]
+    assert any(side % 16 for shape in free for side in shape)
+    coarse = [batch.images.shape[2:] for batch, _ in build_loader(dataset, 2, training=True, size_divisor=16)]
+    assert all(side % 16 == 0 for shape in coarse for side in shape)
+
+
+def test_evaluation_is_in_order_and_groups_shapes(mixed) -> None:
+    dataset = mixed(eval_transform(SMALL))
+    loader = build_loader(dataset, 4, training=False)
+    batches = list(loader)
+    assert sorted(chain(*ids_of(batches))) == list(range(13))
+    assert [len(ids) for ids in ids_of(batches)] == [4, 4, 4, 1]
+    assert ids_of(batches) == ids_of(loader)
+    assert len({batch.images.shape[2:] for batch, _ in batches}) <= 4
+    exact = build_loader(dataset, 1, training=False, size_divisor=1)
+    sizes = sorted(tuple(batch.images.shape[2:]) for batch, _ in exact)
+    assert sizes == sorted(SMALL.resized(entry.size) for entry in dataset.annotations.pictures)
+
+
+def test_the_preprocessings_divisor_is_kept() -> None:
+    rule = Preprocessing(size=60, max_size=90, divisor=20)
+    for transform in (train_transform("published", rule), eval_transform(rule)):
+        dataset = CocoDataset(BCCD, "train", transform)
+        for batch, _ in build_loader(dataset, 3, training=bool(transform.augmentation), size_divisor=8):
+            assert all(side % 40 == 0 for side in batch.images.shape[2:])
+
+
+def test_epochs_and_seeds_decide(mixed) -> None:
+    dataset = mixed(train_transform("small", SMALL))
+    first, other = (build_loader(dataset, 3, training=True, seed=seed) for seed in (1, 2))
+    epoch_0 = list(first)
+    assert same(epoch_0, list(first))
+    assert ids_of(epoch_0) != ids_of(other)
+    first.batch_sampler.set_epoch(1)
+    assert ids_of(epoch_0) != ids_of(first)
+    first.batch_sampler.set_epoch(0)
+    assert same(epoch_0, list(first))
+
+
+def test_use_of_the_data_leaves_the_global_generator_alone(mixed) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    dataset = mixed(train_transform("small", SMALL))
+    assert dataset[0].image.isfinite().all()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_workers_change_nothing_and_hear_of_epochs(mixed) -> None:
+    dataset = mixed(train_transform("small", SMALL))
+    alone = build_loader(dataset, 3, training=True)
+    helped = build_loader(dataset, 3, training=True, num_workers=2)
+    for epoch in (0, 1, 0):
+        for loader in (alone, helped):
+            loader.batch_sampler.set_epoch(epoch)
+        assert same(list(alone), list(helped))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_picture_is_named_in_one_line(mixed, num_workers: int) -> None:
+    dataset = mixed(eval_transform(SMALL))
+    dataset.paths[4].write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        list(build_loader(dataset, 4, training=False, num_workers=num_workers))
+    assert str(caught.value).startswith(f"{dataset.annotation_file}: picture 4: {dataset.paths[4]}")
+    assert "\n" not in str(caught.value)
+
+
+def test_accelerate_keeps_batches_and_epochs(mixed) -> None:
+    from accelerate import Accelerator
+
+    dataset = mixed(train_transform("small", SMALL))
+    plain = build_loader(dataset, 3, training=True)
+    prepared = Accelerator(cpu=True).prepare(build_loader(dataset, 3, training=True))
+    for epoch in (2, 5):
+        prepared.set_epoch(epoch)
+        plain.batch_sampler.set_epoch(epoch)
+        assert same(list(plain), list(prepared))
+
+
+def test_shards_of_accelerate_cover_the_epoch(mixed) -> None:
+    from accelerate.data_loader import BatchSamplerShard
+
+    batches = build_loader(mixed(train_transform("small", SMALL)), 3, training=True).batch_sampler
+    shards = [list(BatchSamplerShard(batches, num_processes=2, process_index=index)) for index in range(2)]
+    assert [len(shard) for shard in shards] == [3, 3]
+    seen = Counter(key.index for shard in shards for batch in shard for key in batch)
+    assert set(seen) == set(range(13))
+
+
+@pytest.mark.parametrize("fault", [{"batch_size": 0}, {"batch_size": 1, "size_divisor": 0}])
+def test_counts_below_one_are_refused(fault: dict[str, int]) -> None:
+    dataset = CocoDataset(BCCD, "train", eval_transform(SMALL))
+    with pytest.raises(ValueError, match=r"(batch_size|size_divisor): expected at least 1, got 0"):
+        build_loader(dataset, training=False, **fault)
