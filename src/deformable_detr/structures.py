@@ -8,7 +8,7 @@ The legend of shapes, used in every signature:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 import numpy as np
 import torch
@@ -28,27 +28,25 @@ if TYPE_CHECKING:
 
 LevelShapes = tuple[tuple[int, int], ...]   # (height, width) of each level, as Python ints
 ImageSize = tuple[int, int]                 # (height, width)
-Structure = TypeVar("Structure", bound=type)
+Class = TypeVar("Class", bound=type)
+Structure = TypeVar("Structure")
 
 
 @dataclass_transform(frozen_default=True)
-def tensor_structure(cls: Structure) -> Structure:
+def tensor_structure(cls: Class) -> Class:
     """A frozen dataclass that export, compile and tree_map see through."""
     frozen = dataclass(frozen=True)(cls)
     torch.export.register_dataclass(frozen)
     return frozen
 
 
-class Movable:
-    """A tensor structure that moves to a device as a whole."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same structure with every tensor on `device`."""
-        return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking), self)
+def to_device(structure: Structure, device: torch.device | str) -> Structure:
+    """A tensor structure (or a list of them) with every tensor on `device`."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), structure)
 
 
 @tensor_structure
-class ImageBatch(Movable):
+class ImageBatch:
     """Normalised pictures of different sizes in one tensor, padded at the right and the bottom."""
 
     images: Float[Tensor, "B 3 H W"]        # zeros where padded
@@ -56,7 +54,7 @@ class ImageBatch(Movable):
     sizes: tuple[ImageSize, ...]            # (height, width) of each picture before padding
 
     @classmethod
-    def from_images(cls, images: Sequence[Tensor], size_divisor: int = 1) -> Self:
+    def from_images(cls, images: Sequence[Tensor], size_divisor: int = 1) -> "ImageBatch":
         """Stack normalised (3, H, W) float pictures; height and width become multiples of `size_divisor`.
 
         Raises ValueError for an empty list, and for a picture of another shape or without pixels.
@@ -122,14 +120,20 @@ class Queries:
 
 
 @tensor_structure
-class Predictions(Movable):
+class Predictions:
     """What every decoder layer says; the last layer is the answer."""
 
     logits: Float[Tensor, "layers B Q K"]
     boxes: Float[Tensor, "layers B Q 4"]    # cxcywh in [0, 1] of the unpadded picture
     proposals: Proposals | None             # two-stage only
 
-    def detections(self, image_sizes: Sequence[ImageSize] | Tensor, top_k: int = 100,
+    def picture(self, index: int) -> "Predictions":
+        """The predictions for one picture, as a batch of one."""
+        rows = slice(index, index + 1)
+        proposals = self.proposals and Proposals(self.proposals.logits[rows], self.proposals.boxes[rows])
+        return Predictions(self.logits[:, rows], self.boxes[:, rows], proposals)
+
+    def detections(self, image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
                    names: Sequence[str] | None = None) -> list["Detections"]:
         """The `top_k` highest scores over query x class of each picture, best first.
 
@@ -149,12 +153,12 @@ class Predictions(Movable):
         boxes = boxes.gather(1, (order // num_classes)[..., None].expand(-1, -1, 4))
         boxes = boxes * boxes.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
         arrays = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, order % num_classes))
-        return [Detections(box, score, label, [names[i] if names else str(i) for i in label], size)
+        return [Detections(box, score, label, [str(i) if names is None else names[i] for i in label], size)
                 for box, score, label, size in zip(*arrays, sizes, strict=True)]
 
 
 @tensor_structure
-class Target(Movable):
+class Target:
     """The truth for one picture."""
 
     labels: Int64[Tensor, "T"]

@@ -1,5 +1,7 @@
 """ImageBatch -> feature maps C3, C4, C5: a network from timm with frozen batch norm."""
 
+from typing import Any
+
 import timm
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
@@ -18,8 +20,8 @@ class Backbone(nn.Module):
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"backbone: timm has no model named {name!r}")
-        stride = {"output_stride": 16} if dilation else {}
-        net = timm.create_model(name, features_only=True, pretrained=pretrained, **stride)
+        stride: dict[str, Any] = {"output_stride": 16} if dilation else {}
+        net: Any = timm.create_model(name, features_only=True, pretrained=pretrained, **stride)
         strides = net.feature_info.reduction()[-3:]
         expected = [8, 16, 16] if dilation else [8, 16, 32]
         if strides != expected:

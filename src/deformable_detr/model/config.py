@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any
 
 GROUPS = 32   # of the group norm behind each input projection
 
@@ -30,7 +30,7 @@ class ModelConfig:
     two_stage: bool = False           # the encoder proposes the boxes to start from; needs refine
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
+    def preset(cls, name: str, **changes: Any) -> "ModelConfig":
         """One of the published detectors, with `changes` to its fields.
 
         Raises ValueError for an unknown preset or field.
@@ -40,7 +40,7 @@ class ModelConfig:
         return cls.from_dict({**PRESETS[name], **changes})
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """The config with these fields; an unknown one is a ValueError with a suggestion."""
         known = [field.name for field in fields(cls)]
         for name in values:

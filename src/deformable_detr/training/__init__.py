@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from deformable_detr.training.recipe import Recipe, build_optimizer
 
 if TYPE_CHECKING:
-    from deformable_detr.training.loop import train
+    from deformable_detr.training.loop import Training
     from deformable_detr.training.losses import Losses, SetLoss
     from deformable_detr.training.matching import NonFiniteError
 
-__all__ = ["Losses", "NonFiniteError", "Recipe", "SetLoss", "build_optimizer", "train"]
+__all__ = ["Losses", "NonFiniteError", "Recipe", "SetLoss", "Training", "build_optimizer"]
 
-_HOMES = {"Losses": "losses", "NonFiniteError": "matching", "SetLoss": "losses", "train": "loop"}
+_HOMES = {"Losses": "losses", "NonFiniteError": "matching", "SetLoss": "losses", "Training": "loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
-from deformable_detr.structures import Predictions, Target
+from deformable_detr.structures import Predictions, Target, to_device
 from deformable_detr.training.matching import MatchingCost, Matches, match
 
 
@@ -48,7 +48,7 @@ class SetLoss:
         """
         check_targets(predictions, targets)
         with torch.autocast(predictions.logits.device.type, enabled=False):
-            return self._losses(predictions, [target.to(predictions.logits.device) for target in targets])
+            return self._losses(predictions, to_device(list(targets), predictions.logits.device))
 
     def _losses(self, predictions: Predictions, targets: list[Target]) -> Losses:
         num_boxes = count_boxes(targets, predictions.logits.device)

@@ -18,7 +18,7 @@ class NonFiniteError(ArithmeticError):
 
     def __init__(self, what: str, image_id: int | str | None) -> None:
         super().__init__(f"{what} is not finite for picture {image_id!r}: lower the learning rate, or train in float32")
-        self.image_id = image_id
+        self.what, self.image_id = what, image_id
 
 
 @dataclass(frozen=True)

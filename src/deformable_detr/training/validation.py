@@ -1,0 +1,42 @@
+"""A picture of what the model finds on validation pictures, beside the truth."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from deformable_detr.data.coco import CocoDataset
+from deformable_detr.detector import Detector
+from deformable_detr.drawing import draw_boxes
+
+NUM_PICTURES = 4
+SIDE = 480          # pixels, the longer side of each
+THRESHOLD = 0.3     # low, so that a young model shows something
+GAP = 8
+
+
+def draw_validation(detector: Detector, data: CocoDataset, path: Path) -> None:
+    """Draw pictures spread over the data set: left the truth, right the detections."""
+    chosen = np.linspace(0, len(data) - 1, min(NUM_PICTURES, len(data))).round().astype(int)
+    rows = [_row(detector, data, int(index)) for index in chosen]
+    sheet = PIL.Image.new("RGB", (max(row.width for row in rows), sum(row.height + GAP for row in rows) - GAP),
+                          "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height + GAP
+    sheet.save(path)
+
+
+def _row(detector: Detector, data: CocoDataset, index: int) -> PIL.Image.Image:
+    picture = data.picture(index)
+    boxes, labels = data.truth(index)
+    truth = draw_boxes(picture, boxes.numpy(), [data.names[label] for label in labels], labels.numpy())
+    found = detector(picture, THRESHOLD).draw(picture)
+    width, height = truth.size
+    factor = min(1.0, SIDE / max(width, height))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    row = PIL.Image.new("RGB", (2 * size[0] + GAP, size[1]), "white")
+    row.paste(truth.resize(size, PIL.Image.Resampling.LANCZOS), (0, 0))
+    row.paste(found.resize(size, PIL.Image.Resampling.LANCZOS), (size[0] + GAP, 0))
+    return row
