@@ -96,14 +96,15 @@ class CocoEvaluator:
         self.annotations = annotations
         self.match = match_names(annotations.names if names is None else names, annotations.names)
         self.found: dict[int, Detections] = {}      # by picture id
-        self._index_of = {picture.id: index for index, picture in enumerate(annotations.pictures)}
+        self._image_ids = [picture.id for picture in annotations.pictures]
+        self._known_ids = set(self._image_ids)
 
     def add(self, image_id: int | str | None, detections: Detections) -> None:
         """Take the detections of one picture; said twice, the later word counts.
 
         Raises ValueError for a picture that the data set does not list, or a class beyond the model's names.
         """
-        if not isinstance(image_id, int) or image_id not in self._index_of:
+        if not isinstance(image_id, int) or image_id not in self._known_ids:
             raise ValueError(f"image_id: expected the id of a picture in {self.annotations.file}, "
                              f"got {image_id!r}")
         num_classes = len(self.match.classes)
@@ -125,16 +126,16 @@ class CocoEvaluator:
         return CocoMetrics(*numbers, per_class=per_class)
 
     def _ground_truth(self) -> dict[str, Any]:
-        """COCO's format, with ids of our own: counted from 1, as the counter takes 0 for "no match"."""
+        """COCO's format. Pictures keep their ids, whose order decides between equal scores; annotations are
+        counted from 1, as the counter takes 0 for "no match"."""
         truth = self.annotations
         columns = (truth.picture_index, truth.labels, truth.boxes, truth.areas, truth.crowd)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return {
-            "images": [{"id": index + 1, "height": picture.height, "width": picture.width}
-                       for index, picture in enumerate(truth.pictures)],
-            "categories": [{"id": label + 1, "name": name} for label, name in enumerate(truth.names)],
-            "annotations": [{"id": number, "image_id": picture + 1, "category_id": label + 1, "bbox": box,
-                             "area": area, "iscrowd": int(crowd)}
+            "images": [{"id": identity} for identity in self._image_ids],
+            "categories": [{"id": label, "name": name} for label, name in enumerate(truth.names)],
+            "annotations": [{"id": number, "image_id": self._image_ids[picture], "category_id": label,
+                             "bbox": box, "area": area, "iscrowd": int(crowd)}
                             for number, (picture, label, box, area, crowd) in enumerate(rows, start=1)]}
 
     def _results(self) -> list[dict[str, Any]]:
@@ -146,9 +147,9 @@ class CocoEvaluator:
                                                   boxes[:, :2].tolist(), sizes.tolist(), strict=True):
                 known = self.match.classes[label]
                 if known is not None:
-                    results.append({"id": len(results) + 1, "image_id": self._index_of[image_id] + 1,
-                                    "category_id": known + 1, "bbox": corner + size, "iscrowd": 0,
-                                    "area": size[0] * size[1], "score": score})
+                    results.append({"id": len(results) + 1, "image_id": image_id, "category_id": known,
+                                    "bbox": corner + size, "area": size[0] * size[1], "iscrowd": 0,
+                                    "score": score})
         return results
 
 

@@ -1,0 +1,228 @@
+"""COCO numbers: held to pycocotools and to numbers published with the data."""
+
+import contextlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deformable_detr.data import CocoDataset, build_loader, eval_transform, read_annotations
+from deformable_detr.data.annotations import Annotations
+from deformable_detr.evaluation import CocoEvaluator, CocoMetrics, evaluate, match_names
+from deformable_detr.structures import Detections, ImageBatch, Predictions, Preprocessing
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PAIRS = FIXTURES / "eval-pairs"
+NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+         "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"]
+
+
+def detections(boxes: Any, scores: Any, labels: Any) -> Detections:
+    # float64, as some boxes of the pairs meet an IoU threshold exactly and rounding would decide
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return Detections(boxes, np.asarray(scores, np.float32), np.asarray(labels, np.int64),
+                      [str(label) for label in labels], (480, 640))
+
+
+def add_results(evaluator: CocoEvaluator, results: list[dict[str, Any]]) -> None:
+    """Add COCO's list of results, x, y, width, height, as the detections of each picture."""
+    label_of = {identity: label for label, identity in enumerate(evaluator.annotations.category_ids)}
+    for image_id in {result["image_id"] for result in results}:
+        of_picture = [result for result in results if result["image_id"] == image_id]
+        corners = np.array([result["bbox"] for result in of_picture])
+        corners[:, 2:] += corners[:, :2]
+        evaluator.add(image_id, detections(corners, [result["score"] for result in of_picture],
+                                           [label_of[result["category_id"]] for result in of_picture]))
+
+
+def by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO()
+        ground_truth.dataset = {"info": {}, **truth}
+        ground_truth.createIndex()
+        counter = COCOeval(ground_truth, ground_truth.loadRes(results), "bbox")
+        counter.evaluate()
+        counter.accumulate()
+        counter.summarize()
+    return dict(zip(NAMES, counter.stats.tolist(), strict=True))
+
+
+def numbers(metrics: CocoMetrics) -> dict[str, float]:
+    """As pycocotools writes them: -1 where there is nothing to find."""
+    return {name: -1 if metrics.to_dict()[name] is None else metrics.to_dict()[name] for name in NAMES}
+
+
+@pytest.mark.parametrize("pair", [
+    ("instances_val2014_100.json", "instances_val2014_fakebbox100_results.json"),
+    ("gt_ignore_test.json", "dt_ignore_test.json"),     # crowds, and ids written as text
+])
+def test_agrees_with_pycocotools(pair: tuple[str, str]) -> None:
+    truth, results = (json.loads((PAIRS / name).read_text()) for name in pair)
+    evaluator = CocoEvaluator(read_annotations(PAIRS / pair[0]))
+    add_results(evaluator, results)
+    for entry in truth["images"]:
+        entry["id"] = int(entry["id"])
+    for entry in truth["annotations"]:
+        entry["image_id"] = int(entry["image_id"])
+    expected = by_pycocotools(truth, results)
+    assert expected["AP"] > 0.1
+    assert numbers(evaluator.summarize()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_published_numbers() -> None:
+    evaluator = CocoEvaluator(read_annotations(PAIRS / "instances_val2014_100.json"))
+    add_results(evaluator, json.loads((PAIRS / "instances_val2014_fakebbox100_results.json").read_text()))
+    expected = next(value for value in json.loads((PAIRS / "EXPECTED.json").read_text()).values()
+                    if isinstance(value, list))
+    metrics = evaluator.summarize()
+    assert list(numbers(metrics).values()) == pytest.approx(expected, abs=1e-5)
+    seen = [value for value in metrics.to_dict()["per_class"].values() if value is not None]
+    assert np.mean(seen) == pytest.approx(metrics.AP)
+
+
+@pytest.fixture
+def truth() -> Annotations:
+    return read_annotations(FIXTURES / "bccd" / "annotations" / "val.json")
+
+
+def perfect(annotations: Annotations, picture: int, labels_to: dict[int, int] | None = None) -> Detections:
+    rows = annotations.picture_index == picture
+    corners = annotations.boxes[rows].copy()
+    corners[:, 2:] += corners[:, :2]
+    labels = [(labels_to or {}).get(label, label) for label in annotations.labels[rows].tolist()]
+    return detections(corners, np.full(len(labels), 0.5), labels)
+
+
+def test_perfect_detections(truth: Annotations, capfd: pytest.CaptureFixture) -> None:
+    evaluator = CocoEvaluator(truth)
+    for index, picture in enumerate(truth.pictures):
+        evaluator.add(picture.id, perfect(truth, index))
+    metrics = evaluator.summarize()
+    assert pytest.approx(1) == metrics.AP
+    assert metrics.per_class == pytest.approx({"RBC": 1, "WBC": 1, "Platelets": 1})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_later_word_counts(truth: Annotations) -> None:
+    evaluator = CocoEvaluator(truth)
+    for index, picture in enumerate(truth.pictures):
+        evaluator.add(picture.id, detections([[0, 0, 9, 9]], [0.9], [0]))
+        evaluator.add(picture.id, perfect(truth, index))
+    assert pytest.approx(1) == evaluator.summarize().AP
+
+
+def test_pictures_without_a_word_count_as_missed(truth: Annotations) -> None:
+    evaluator = CocoEvaluator(truth)
+    for index, picture in enumerate(truth.pictures[:4]):
+        evaluator.add(picture.id, perfect(truth, index))
+    assert 0.2 < evaluator.summarize().AR100 < 0.8
+
+
+def test_no_detections_are_zeros(truth: Annotations) -> None:
+    evaluator = CocoEvaluator(truth)
+    evaluator.add(truth.pictures[0].id, detections([], [], []))
+    metrics = evaluator.summarize()
+    assert {metrics.AP, metrics.AP50, metrics.AR100, *metrics.per_class.values()} == {0}
+
+
+def test_nothing_to_find_is_null_in_json(truth: Annotations) -> None:
+    nothing = {"ids": np.zeros(0, np.int64), "picture_index": np.zeros(0, np.int64), "areas": np.zeros(0),
+               "labels": np.zeros(0, np.int64), "boxes": np.zeros((0, 4)), "crowd": np.zeros(0, bool)}
+    evaluator = CocoEvaluator(replace(truth, **nothing))
+    evaluator.add(truth.pictures[0].id, detections([[0, 0, 9, 9]], [0.9], [0]))
+    written = json.loads(json.dumps(evaluator.summarize().to_dict(), allow_nan=False))
+    assert list(written) == [*NAMES, "per_class"]
+    assert written["AP"] is None
+    assert written["per_class"] == {"RBC": None, "WBC": None, "Platelets": None}
+
+
+@pytest.mark.parametrize("image_id", [0, 2**63 - 1])
+def test_ids_of_any_size_count(tmp_path: Path, image_id: int) -> None:
+    content = {"images": [{"id": image_id, "file_name": "a.png", "width": 100, "height": 100}],
+               "categories": [{"id": 0, "name": "cat"}],
+               "annotations": [{"id": 0, "image_id": image_id, "category_id": 0, "bbox": [10, 10, 50, 50]}]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    evaluator = CocoEvaluator(read_annotations(tmp_path / "val.json"))
+    evaluator.add(image_id, detections([[10, 10, 60, 60]], [0.9], [0]))
+    assert pytest.approx(1) == evaluator.summarize().AP
+
+
+def test_classes_are_matched_by_name(truth: Annotations) -> None:
+    evaluator = CocoEvaluator(truth, ["background", "Platelets", "RBC"])
+    assert evaluator.match.classes == (None, 2, 0)
+    assert evaluator.match.only_in_model == ("background",)
+    assert evaluator.match.only_in_data == ("WBC",)
+    for index, picture in enumerate(truth.pictures):
+        evaluator.add(picture.id, perfect(truth, index, {0: 2, 1: 0, 2: 1}))
+    assert evaluator.summarize().per_class == pytest.approx({"RBC": 1, "WBC": 0, "Platelets": 1})
+
+
+def test_no_common_name() -> None:
+    with pytest.raises(ValueError, match="to know a class of the data set, got 'a', 'b' in the model"):
+        match_names(["a", "b"], ["c"])
+
+
+def test_unknown_pictures_and_classes(truth: Annotations) -> None:
+    evaluator = CocoEvaluator(truth)
+    with pytest.raises(ValueError, match=r"image_id: expected the id of a picture in .*, got 999999"):
+        evaluator.add(999999, detections([], [], []))
+    with pytest.raises(ValueError, match=r"detections: expected labels in 0\.\.2, got 3\.\.3"):
+        evaluator.add(truth.pictures[0].id, detections([[0, 0, 1, 1]], [0.5], [3]))
+
+
+def test_table_shows_every_number(truth: Annotations) -> None:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=80)
+    console.print(CocoEvaluator(truth).summarize().table())
+    shown = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(name in shown for name in [*NAMES, "AP of RBC", "AP of Platelets"])
+    assert "0.000" in shown
+
+
+class Oracle(torch.nn.Module):
+    """A model that knows the answers: it tells pictures by their first pixels."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+        self.dropout = torch.nn.Dropout()
+        samples = map(dataset.__getitem__, range(len(dataset)))
+        self.answers = {self.key(sample.image): sample.target for sample in samples}
+
+    @staticmethod
+    def key(image: torch.Tensor) -> tuple[float, ...]:
+        return tuple(image[:, :4, :4].flatten().tolist())
+
+    def forward(self, batch: ImageBatch) -> Predictions:
+        assert not self.dropout.training
+        assert torch.is_inference_mode_enabled()
+        logits = torch.full((2, len(batch.sizes), 40, 3), -9.0)
+        boxes = torch.rand(2, len(batch.sizes), 40, 4)
+        for row, image in enumerate(batch.images):
+            target = self.answers[self.key(image)]
+            logits[-1, row, range(len(target.labels)), target.labels] = 9
+            boxes[-1, row, :len(target.labels)] = target.boxes
+        return Predictions(logits, boxes, None)
+
+
+def test_evaluate_runs_a_model_and_leaves_it_as_it_was() -> None:
+    dataset = CocoDataset(FIXTURES / "bccd", "val", eval_transform(Preprocessing(size=120, max_size=160)))
+    model = Oracle(dataset).train()
+    seen = []
+    metrics = evaluate(model, build_loader(dataset, 3, training=False),
+                       progress=lambda batches: (seen.append(len(targets)) or (batch, targets)
+                                                 for batch, targets in batches))
+    assert seen == [3, 3, 2]
+    assert pytest.approx(1) == metrics.AP50
+    assert metrics.AP > 0.95
+    assert model.training
+    assert model.dropout.training
