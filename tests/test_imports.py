@@ -6,8 +6,8 @@ from pathlib import Path
 import deformable_detr
 
 PACKAGE = Path(deformable_detr.__file__).parent
-ORDER = ["boxes", "progress", "pictures", "drawing", "structures", "ops", "model", "weights", "data", "evaluation", "detector",
-         "training", "explain", "doctor", "cli"]
+ORDER = ["boxes", "progress", "pictures", "drawing", "structures", "ops", "model", "weights", "data", "evaluation",
+         "detector", "training", "explain", "doctor", "cli"]
 
 
 def imported_rooms(source: Path) -> set[str]:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from deformable_detr.data.transforms import prepare_picture
+from deformable_detr.model import DeformableDETR
 from deformable_detr.pictures import PictureSource, read_picture
 from deformable_detr.structures import Detections, ImageBatch
-from deformable_detr.weights import WeightsError, load
+from deformable_detr.weights import ModelInfo, WeightsError, load
 
 DEMO = "demo"
 HUB_PREFIX = "hf:"
@@ -30,6 +31,14 @@ class Detector:
         self.device = _find_device(device)
         model, self.info = load(_find_weights(weights))
         self.model = model.to(self.device).eval()
+
+    @classmethod
+    def from_model(cls, model: DeformableDETR, info: ModelInfo) -> "Detector":
+        """A detector around a model where it is, such as one in training: its mode is left alone."""
+        detector = cls.__new__(cls)
+        detector.device = next(model.parameters()).device
+        detector.model, detector.info = model, info
+        return detector
 
     @property
     def names(self) -> tuple[str, ...]:

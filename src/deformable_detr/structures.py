@@ -19,12 +19,11 @@ from torch.utils._pytree import tree_map_only
 
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.drawing import draw_boxes
+from deformable_detr.pictures import PictureSource
 
 if TYPE_CHECKING:
     import PIL.Image
     import supervision
-
-    from deformable_detr.pictures import PictureSource
 
 LevelShapes = tuple[tuple[int, int], ...]   # (height, width) of each level, as Python ints
 ImageSize = tuple[int, int]                 # (height, width)
@@ -153,7 +152,8 @@ class Predictions:
         boxes = boxes.gather(1, (order // num_classes)[..., None].expand(-1, -1, 4))
         boxes = boxes * boxes.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
         arrays = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, order % num_classes))
-        return [Detections(box, score, label, [str(i) if names is None else names[i] for i in label], size)
+        class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
+        return [Detections(box, score, label, [class_names[index] for index in label], size)
                 for box, score, label, size in zip(*arrays, sizes, strict=True)]
 
 
@@ -185,7 +185,7 @@ class Detections:
         names = [name for name, kept in zip(self.names, keep, strict=True) if kept]
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], names, self.image_size)
 
-    def draw(self, picture: "PictureSource") -> "PIL.Image.Image":
+    def draw(self, picture: PictureSource) -> "PIL.Image.Image":
         """The upright picture with boxes, names and scores drawn on it."""
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
         return draw_boxes(picture, self.boxes, captions, self.labels)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import timm
-from timm.layers import freeze_batch_norm_2d
+from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import nn
 
 from deformable_detr.structures import Features, ImageBatch

@@ -12,22 +12,38 @@ class ModelConfig:
     """A detector's parts and sizes; the defaults are the published multi-scale detector (paper, section 5).
 
     Raises ValueError for a value that no detector can be built from.
+
+    Attributes:
+        backbone: Any timm model with features at strides 8, 16 and 32.
+        dilation: DC5: the last stage keeps stride 16.
+        width: Channels of a token, C; a multiple of 32 and of num_heads.
+        num_heads: M.
+        num_levels: L; 1 reads the coarsest map alone, beyond 3 further ones are convolved.
+        num_points: P, that a head reads on each level.
+        num_encoder_layers: Layers of the encoder.
+        num_decoder_layers: Layers of the decoder.
+        ffn_width: Hidden channels of the feed-forward networks.
+        dropout: In [0, 1).
+        num_queries: Q, the most objects that can be found.
+        num_classes: K.
+        refine: Each decoder layer moves the boxes of the one before.
+        two_stage: The encoder proposes the boxes to start from; needs refine.
     """
 
-    backbone: str = "resnet50"        # any timm model with features at strides 8, 16 and 32
-    dilation: bool = False            # DC5: the last stage keeps stride 16
-    width: int = 256                  # C; a multiple of 32 and of num_heads
-    num_heads: int = 8                # M
-    num_levels: int = 4               # L
-    num_points: int = 4               # P
+    backbone: str = "resnet50"
+    dilation: bool = False
+    width: int = 256
+    num_heads: int = 8
+    num_levels: int = 4
+    num_points: int = 4
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
     ffn_width: int = 1024
     dropout: float = 0.1
-    num_queries: int = 300            # Q
-    num_classes: int = 91             # K
-    refine: bool = False              # each decoder layer moves the boxes of the one before
-    two_stage: bool = False           # the encoder proposes the boxes to start from; needs refine
+    num_queries: int = 300
+    num_classes: int = 91
+    refine: bool = False
+    two_stage: bool = False
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "ModelConfig":

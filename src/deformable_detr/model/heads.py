@@ -48,7 +48,7 @@ class SharedHead(nn.Module):
         super().__init__()
         self.shared = Head(width, num_classes, size_bias=-2)
 
-    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q R"],
+    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q R"],  # noqa: ARG002
                 ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q R"]]:
         """Logits and boxes of one layer, and the reference of the next."""
         return *self.shared(hidden, reference), reference

@@ -51,12 +51,19 @@ class PyramidBuilder(nn.Module):
         return levels
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, but a group of one value is allowed: a 1 x 1 map of 32 channels is a small picture, no mistake."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def projection(inputs: int, width: int, kernel: int) -> nn.Sequential:
     """A 1 x 1 convolution, or a 3 x 3 one of stride 2, and a group norm."""
     convolution = nn.Conv2d(inputs, width, kernel, stride=1 if kernel == 1 else 2, padding=kernel // 2)
     nn.init.xavier_uniform_(convolution.weight)
     nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return nn.Sequential(convolution, nn.GroupNorm(GROUPS, width))
+    return nn.Sequential(convolution, GroupNorm(GROUPS, width))
 
 
 def flatten(maps: list[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B N C"]:

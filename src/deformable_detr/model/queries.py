@@ -23,7 +23,7 @@ class LearnedQueries(nn.Module):
         nn.init.xavier_uniform_(self.reference.weight)
         nn.init.zeros_(self.reference.bias)
 
-    def forward(self, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Queries:
+    def forward(self, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Queries:  # noqa: ARG002
         position, content = self.embedding.weight.expand(len(memory), -1, -1).chunk(2, dim=-1)
         return Queries(content, position, self.reference(position).float().sigmoid(), proposals=None)
 

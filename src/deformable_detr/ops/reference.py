@@ -20,20 +20,19 @@ def reference_ms_deform_attn(
         (B, Q, M * D) in the dtype of `value`.
     """
     B, _, M, D = value.shape
-    Q = locations.shape[1]
     maps = at_least_float32(value).split([height * width for height, width in level_shapes], dim=1)
     # A sample more than half a pixel outside [0, 1] is zero. So it is at -1 and 2, where the numbers of the
     # pixels stay small. grid_sample would make NaN of a NaN; at -1 it reads zeros and passes no gradient.
     locations = at_least_float32(locations).nan_to_num(nan=-1.0).clamp(-1.0, 2.0)
     weights = at_least_float32(weights)
 
-    output = value.new_zeros((B * M, D, Q), dtype=locations.dtype)
+    samples = []
     for level, (height, width) in enumerate(level_shapes):
         feature_map = maps[level].permute(0, 2, 3, 1).reshape(B * M, D, height, width)
         points = locations[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
-        samples = F.grid_sample(feature_map, 2 * points - 1, align_corners=False)  # (B * M, D, Q, P)
-        level_weights = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P)
-        output = output + (samples * level_weights[:, None]).sum(dim=-1)
+        samples.append(F.grid_sample(feature_map, 2 * points - 1, align_corners=False))  # (B * M, D, Q, P)
+    weights = weights.transpose(1, 2).flatten(0, 1).flatten(2)  # (B * M, Q, L * P)
+    output = (torch.cat(samples, dim=-1) * weights[:, None]).sum(dim=-1)
     return output.unflatten(0, (B, M)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)
 
 

@@ -162,7 +162,7 @@ class Training:
         best = ap > self.best_ap
         self.best_ap = max(ap, self.best_ap)
         self.folder.write_weights(self.plain_model, self.info, best=best)
-        self.folder.add_row(epoch, averages.total, averages.parts or {}, metrics)
+        self.folder.add_row(epoch + 1, averages.total, averages.parts or {}, metrics)
         detector = Detector.from_model(self.plain_model, self.info)
         draw_validation(detector, self.validation_data, self.folder.path / "validation.png")
         self.folder.write_checkpoint({"model": self.plain_model.state_dict(), "epoch": epoch,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
 from deformable_detr.structures import Predictions, Target, to_device
-from deformable_detr.training.matching import MatchingCost, Matches, match
+from deformable_detr.training.matching import Matches, MatchingCost, match
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,36 @@ class Recipe:
     """Settings of a training; the defaults are the published ones (paper, section 5 and appendix A.4).
 
     Raises ValueError for a value that no training can use.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Pictures a step and process; published are 32 in all.
+        learning_rate: Of AdamW.
+        backbone_learning_rate: The backbone's own.
+        slow_factor: On the rate of what decides where to sample: offsets and reference points.
+        weight_decay: Of AdamW.
+        clip_norm: The gradient's norm is clipped at this; 0 switches clipping off.
+        schedule: "step" divides the rates by 10 after an epoch, "cosine" lets them fall to 0.
+        drop_epoch: The epoch of "step".
+        warmup_steps: Steps over which the rates rise to their full value.
+        class_weight: Of the focal loss, and of its cost in matching.
+        box_weight: Of the L1 loss, and of its cost.
+        giou_weight: Of the GIoU loss, and of its cost.
+        augmentation: "published", or "small" for few pictures on a small machine.
+        precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
+        num_workers: Processes that read pictures.
+        seed: Of all chance.
     """
 
     epochs: int = 50
-    batch_size: int = 2                      # pictures a step and process; published: 32 in all
+    batch_size: int = 2
     learning_rate: float = 2e-4
     backbone_learning_rate: float = 2e-5
-    slow_factor: float = 0.1                 # on the rate of sampling offsets and reference points
+    slow_factor: float = 0.1
     weight_decay: float = 1e-4
-    clip_norm: float = 0.1                   # of the gradient; 0 switches clipping off
+    clip_norm: float = 0.1
     schedule: Literal["step", "cosine"] = "step"
-    drop_epoch: int = 40                     # "step": the rate falls to a tenth after this epoch
+    drop_epoch: int = 40
     warmup_steps: int = 0
     class_weight: float = 2
     box_weight: float = 5

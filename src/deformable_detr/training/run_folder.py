@@ -14,6 +14,7 @@ from deformable_detr.model import DeformableDETR
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.weights import ModelInfo, save
 
+FREE_TO_CHANGE = ("epochs", "num_workers")   # between a run and its resumption
 CURVES = {"loss": ("loss",), "AP": ("AP", "AP50")}
 
 
@@ -46,20 +47,35 @@ class RunFolder:
         """The weights with the highest AP so far."""
         return self.path / "best.safetensors"
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Write the settings of a new run. Raises RunError where another run has left its checkpoint."""
-        if self.checkpoint.exists():
+    def begin(self, settings: dict[str, Any], *, resume: bool) -> None:
+        """Write down the settings of a run, or go on with the one that is there.
+
+        Raises RunError where a new run would overwrite another, and where a resumed one has other settings.
+        """
+        if resume:
+            self._check_same(settings)
+        elif self.checkpoint.exists():
             raise RunError(f"{self.path}: holds another run; go on with --resume, or choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-        self.metrics.unlink(missing_ok=True)
+        self._settings.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        if not resume:
+            self.metrics.unlink(missing_ok=True)
 
-    def settings(self) -> dict[str, Any]:
-        """The settings of the run that is there. Raises RunError when there is none."""
+    @property
+    def _settings(self) -> Path:
+        return self.path / "config.yaml"
+
+    def _check_same(self, settings: dict[str, Any]) -> None:
         try:
-            return yaml.safe_load((self.path / "config.yaml").read_text())
+            old = yaml.safe_load(self._settings.read_text())
         except (OSError, yaml.YAMLError) as error:
-            raise RunError(f"{self.path}: no run to resume: {error}") from error
+            raise RunError(f"{self.path}: no run to resume ({error})") from error
+        changed = [f"{group}.{name}: the run has {old.get(group, {}).get(name)!r}, got {value!r}"
+                   for group in ("model", "preprocessing", "recipe", "classes")
+                   for name, value in settings[group].items()
+                   if name not in FREE_TO_CHANGE and old.get(group, {}).get(name) != value]
+        if changed:
+            raise RunError(f"{self.path}: cannot resume with other settings: {'; '.join(changed)}")
 
     def read_checkpoint(self) -> dict[str, Any]:
         """What `write_checkpoint` wrote. Raises RunError when there is none."""
@@ -83,7 +99,7 @@ class RunFolder:
             save(self.best, model, info)
 
     def add_row(self, epoch: int, loss: float, parts: dict[str, float], metrics: CocoMetrics) -> None:
-        """Add an epoch to the table and draw the curves. Rows of this epoch and later ones give way."""
+        """Add an epoch, counted from 1, and draw the curves. Rows of this epoch and later ones give way."""
         rows = [row for row in self.rows() if int(row["epoch"]) < epoch]
         numbers = {name: value for name, value in asdict(metrics).items() if name != "per_class"}
         rows.append({"epoch": epoch, "loss": loss, **parts, **numbers})
@@ -122,10 +138,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def settings_of(model: DeformableDETR, info: ModelInfo, recipe: Recipe, data: Path) -> dict[str, Any]:
+def settings_of(model: DeformableDETR, info: ModelInfo, recipe: Recipe) -> dict[str, Any]:
     """All settings of a run, as plain values for YAML."""
     preprocessing = {name: list(value) if isinstance(value, tuple) else value
                      for name, value in asdict(info.preprocessing).items()}
-    return {"data": str(data), "model": asdict(model.config), "preprocessing": preprocessing,
-            "recipe": asdict(recipe), "classes": dict(zip(info.category_ids, info.names, strict=True)),
-            "provenance": dict(info.provenance)}
+    return {"model": asdict(model.config), "preprocessing": preprocessing, "recipe": asdict(recipe),
+            "classes": dict(zip(info.category_ids, info.names, strict=True)), "provenance": dict(info.provenance)}

@@ -1,8 +1,11 @@
 """What a training starts from: random weights, a backbone's own, or a detector's, with other classes if need be."""
 
 import logging
-from dataclasses import replace
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -15,65 +18,113 @@ from deformable_detr.weights import WeightsError, load, read_checkpoint
 logger = logging.getLogger(__name__)
 
 # What its weights were trained with, which is not what timm says of them (0.5 and 0.5).
-EFFICIENTNET_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
+EFFICIENTNET_LITE_MEAN = (127 / 255,) * 3
+EFFICIENTNET_LITE_DEVIATION = (128 / 255,) * 3
 
 
-def preprocessing_for(backbone: str, size: int, max_size: int) -> Preprocessing:
-    """The preprocessing that the backbone's weights were trained with, at this size of pictures."""
-    settings = timm.get_pretrained_cfg(backbone)
-    mean, deviation = (settings.mean, settings.std) if settings else (Preprocessing.mean, Preprocessing.deviation)
-    if "efficientnet_lite" in backbone:
-        mean, deviation = EFFICIENTNET_LITE
-    # TensorFlow's "same" padding shifts the features of odd sizes: multiples of 32 keep them in place.
-    divisor = 32 if backbone.startswith("tf_") else 1
-    return Preprocessing(size, max_size, tuple(mean), tuple(deviation), divisor)
+@dataclass(frozen=True)
+class Start:
+    """What the user says of the start. Raises WeightsError when `weights` cannot be read."""
 
+    preset: str = "two-stage"
+    changes: Mapping[str, Any] = field(default_factory=dict)   # to the preset's fields
+    weights: Path | None = None                                # of a detector: its config and preprocessing count
+    backbone_weights: Path | None = None
+    size: int | None = None                                    # pixels of a picture's short side
+    max_size: int | None = None                                # and of its long side
 
-def new_model(config: ModelConfig, backbone_weights: Path | None) -> DeformableDETR:
-    """A model with random weights, its backbone read from a file where one is given.
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing that the weights were trained with, at the size asked for."""
+        if self.weights is None:
+            trained = backbone_preprocessing(self.changes.get("backbone", ModelConfig.backbone))
+        else:
+            trained = load(self.weights)[1].preprocessing
+        size = self.size or trained.size
+        max_size = self.max_size or (max(size, round(size * 5 / 3)) if self.size else trained.max_size)
+        return replace(trained, size=size, max_size=max_size)
 
-    Raises WeightsError, which names what is missing, for a file that does not fit the backbone.
-    """
-    model = DeformableDETR(config)
-    if backbone_weights is None:
-        logger.warning("the backbone %s starts from random weights: training takes far longer; "
-                       "give --backbone-weights FILE", config.backbone)
+    def model(self, names: Sequence[str]) -> DeformableDETR:
+        """The model for the classes `names`."""
+        if self.weights is not None:
+            return with_classes(self.weights, names)
+        config = ModelConfig.preset(self.preset, **{**self.changes, "num_classes": len(names)})
+        model = DeformableDETR(config)
+        if self.backbone_weights is None:
+            logger.warning("the backbone %s starts from random weights, which takes far longer to train; "
+                           "--backbone-weights FILE starts it from its own", config.backbone)
+        else:
+            load_backbone(model, self.backbone_weights)
         return model
-    state = read_checkpoint(backbone_weights)
-    wanted = model.backbone.net.state_dict()
+
+
+def backbone_preprocessing(backbone: str) -> Preprocessing:
+    """What the backbone's own weights were trained with."""
+    settings = timm.get_pretrained_cfg(backbone)
+    # TensorFlow's "same" padding shifts the features of odd sizes: multiples of 32 keep them in place.
+    usual = Preprocessing(divisor=32 if backbone.startswith("tf_") else 1)
+    if "efficientnet_lite" in backbone:
+        return replace(usual, mean=EFFICIENTNET_LITE_MEAN, deviation=EFFICIENTNET_LITE_DEVIATION)
+    return replace(usual, mean=settings.mean, deviation=settings.std) if settings else usual
+
+
+def load_backbone(model: DeformableDETR, path: Path) -> None:
+    """Read the backbone's weights from a checkpoint of the timm model, or of a network of the same build.
+
+    Raises WeightsError, which names what is missing, for a file that does not fit.
+    """
+    name = model.config.backbone
+    state = {key: tensor for key, tensor in read_checkpoint(path).items() if not _is_counter(key)}
+    net = model.backbone.net
+    wanted = {key: tensor for key, tensor in net.state_dict().items() if not _is_counter(key)}
     # timm flattens the blocks of some networks: stages.0 becomes stages_0.
-    flat = {name.replace(".", "_"): name for name in wanted}
-    fitting = {flat[name.replace(".", "_")]: tensor for name, tensor in state.items()
-               if name.replace(".", "_") in flat}
-    wrong = [name for name, tensor in wanted.items() if fitting.get(name, torch.empty(0)).shape != tensor.shape]
+    flat = {_flat(key): key for key in wanted}
+    renamed = {flat[_flat(key)]: tensor for key, tensor in _in_timm_names(state, name).items() if _flat(key) in flat}
+    wrong = [key for key, tensor in wanted.items() if key not in renamed or renamed[key].shape != tensor.shape]
     if wrong:
-        raise WeightsError(f"{backbone_weights}: does not fit the backbone {config.backbone}: "
-                           f"{len(wrong)} of its {len(wanted)} tensors are missing or of another shape, "
-                           f"such as {wrong[0]}")
-    model.backbone.net.load_state_dict(fitting)
-    return model
+        raise WeightsError(f"{path}: does not fit the backbone {name}: {len(wrong)} of its {len(wanted)} tensors "
+                           f"are missing or of another shape, such as {wrong[0]}")
+    net.load_state_dict(renamed, strict=False)   # only counters are left out, which frozen batch norm lacks
 
 
-def model_from_weights(path: Path, names: tuple[str, ...]) -> tuple[DeformableDETR, Preprocessing]:
-    """A trained detector for the classes `names`, with its preprocessing.
+def _in_timm_names(state: dict[str, Tensor], backbone: str) -> dict[str, Tensor]:
+    """`state` under timm's names.
 
-    Where the classes differ from its own, the class heads start anew and the rest is kept. A proposal head
-    keeps its first row, which says "object" whatever the classes. Raises WeightsError for an unreadable file.
+    Other projects name the same tensors differently, but define them in the same order: where the number of
+    tensors and every shape agree with timm's classifier, the order says which is which.
+    """
+    with torch.device("meta"):
+        classifier = timm.create_model(backbone).state_dict()
+    known = {name: tensor.shape for name, tensor in classifier.items() if not _is_counter(name)}
+    if set(state) & set(known) or [tensor.shape for tensor in state.values()] != list(known.values()):
+        return state
+    return dict(zip(known, state.values(), strict=True))
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def with_classes(path: Path, names: Sequence[str]) -> DeformableDETR:
+    """A trained detector for the classes `names`.
+
+    Where these differ from its own, the class heads start anew, and the log says so; the rest is kept. A
+    proposal head keeps its first row, which says "object" whatever the classes.
     """
     model, info = load(path)
-    if info.names == names:
-        return model, info.preprocessing
+    if info.names == tuple(names):
+        return model
+    logger.warning("%s knows other classes (%s): its class heads start anew, all else is kept",
+                   path, reprlib.repr(info.names))
     renewed = DeformableDETR(replace(model.config, num_classes=len(names)))
-    state = renew_class_heads(model.state_dict(), renewed.state_dict())
+    fresh = renewed.state_dict()
+    state = {key: fresh[key] if ".classify." in key else tensor for key, tensor in model.state_dict().items()}
+    for key, tensor in model.state_dict().items():
+        if key.startswith("queries.head.classify."):
+            state[key][0] = tensor[0]
     renewed.load_state_dict(state)
-    logger.warning("%s knows %d other classes: its class heads start anew, all else is kept", path, len(info.names))
-    return renewed, info.preprocessing
-
-
-def renew_class_heads(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`old` with the class heads of `new`."""
-    state = {name: new[name] if ".classify." in name else tensor for name, tensor in old.items()}
-    for name in ("queries.head.classify.weight", "queries.head.classify.bias"):
-        if name in state:
-            state[name][0] = old[name][0]
-    return state
+    return renewed

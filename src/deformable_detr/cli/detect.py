@@ -1,75 +1,27 @@
-"""The `ddetr` command. Each command is a short function which imports what it needs only when it runs.
+"""`ddetr detect`: pictures in, pictures and JSON out."""
 
-A command returns its exit code: 0 when all went well, 1 when some input failed and the rest is done. A call
-that cannot work at all raises WrongCallError, and `main` makes one line and exit code 2 of it.
-"""
-
-import io
 import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError, Parameter, validators
-
-from deformable_detr import __version__
+from deformable_detr.cli.app import (
+    JsonFlag,
+    Share,
+    app,
+    check_weights_exist,
+    print_line,
+    report_error,
+    wrong_call_for,
+)
+from deformable_detr.progress import show_progress
 
 if TYPE_CHECKING:
     from deformable_detr.detector import Detector
 
-Item = TypeVar("Item")
 JPEG_MAX_SIDE = 65_535
-
-app = App(name="ddetr", version=__version__, help_format="plaintext",
-          help="Deformable DETR: train, evaluate and look inside an object detector.")
-
-Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
-JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
-
-
-class WrongCallError(Exception):
-    """A call that cannot work: the message says which argument, what came and what was expected."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")   # any file name can be printed on any terminal
-    try:
-        tokens = sys.argv[1:] if arguments is None else list(arguments)
-        return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
-    except (CycloptsError, WrongCallError) as error:
-        report_error(str(error))
-        return 2
-    except BrokenPipeError:   # `ddetr ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for the flush when Python exits
-        return 1
-
-
-def report_error(message: str) -> None:
-    """One line on standard error."""
-    sys.stderr.write(f"ddetr: {' '.join(message.split())}\n")
-
-
-def print_line(line: str) -> None:
-    """One line on standard output, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-@contextmanager
-def wrong_call_for(*errors: type[Exception]) -> Iterator[None]:
-    """Where these errors mean that an argument was wrong."""
-    try:
-        yield
-    except errors as error:
-        raise WrongCallError(str(error)) from error
 
 
 @app.command
@@ -107,7 +59,7 @@ def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0
     inputs = list(_find_inputs(sources))
     outputs = _OutputPaths(out, [path for path, _ in inputs]) if out else None
     failed = False
-    for path, problem in show_progress(inputs):
+    for path, problem in show_progress(inputs, len(inputs), "detecting"):
         if problem is None:
             problem = _detect_file(path, detector, threshold, outputs, as_json)
         if problem is not None:
@@ -116,40 +68,6 @@ def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0
             if as_json:
                 print_line(json.dumps({"file": str(path), "error": problem}))
     return 1 if failed else 0
-
-
-@app.command
-def doctor() -> int:
-    """Tell versions, devices and backends, and test the op against its definition."""
-    from deformable_detr.doctor import check_op, describe_system
-
-    for name, value in describe_system():
-        print_line(f"{name:<24}{value}")
-    failed = False
-    for name, problem in check_op():
-        print_line(f"{'self-test':<24}{name}: {problem or 'agrees with the definition'}")
-        failed = failed or problem is not None
-    return 1 if failed else 0
-
-
-def check_weights_exist(weights: str) -> None:
-    """Refuse a missing file at once, before the seconds that it takes to import torch."""
-    if weights != "demo" and not weights.startswith("hf:") and not Path(weights).is_file():
-        raise WrongCallError(f"--weights: expected \"demo\", \"hf:owner/name\" or a file, got {weights!r}")
-
-
-def show_progress(items: Sequence[Item]) -> Iterator[Item]:
-    """The items one by one, with a bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Lines for a terminal go above the bar; those for a file or a pipe must not be caught.
-    console = Console(stderr=True)
-    with Progress(console=console, redirect_stdout=sys.stdout.isatty(), transient=True) as progress:
-        yield from progress.track(items)
 
 
 def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:

@@ -1,0 +1,35 @@
+"""The `ddetr` command. Each command is a short function which imports what it needs only when it runs.
+
+A command returns its exit code: 0 when all went well, 1 when some input failed and the rest is done. A call
+that cannot work at all raises WrongCallError, and `main` makes one line and exit code 2 of it.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from deformable_detr.cli import detect, doctor, evaluate, trace, train  # noqa: F401  (each registers its command)
+from deformable_detr.cli.app import WrongCallError, app, report_error, wrong_call_for
+
+__all__ = ["app", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")   # any file name can be printed on any terminal
+    try:
+        tokens = sys.argv[1:] if arguments is None else list(arguments)
+        with wrong_call_for(ValueError):   # a config or recipe that cannot be
+            command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        return command(*bound.args, **bound.kwargs) or 0
+    except (CycloptsError, WrongCallError) as error:
+        report_error(str(error))
+        return 2
+    except BrokenPipeError:   # `ddetr ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for the flush when Python exits
+        return 1

@@ -1,0 +1,17 @@
+"""`ddetr doctor`: is everything in place?"""
+
+from deformable_detr.cli.app import app, print_line
+
+
+@app.command
+def doctor() -> int:
+    """Tell versions, devices and backends, and test the op against its definition."""
+    from deformable_detr.doctor import check_op, describe_system
+
+    for name, value in describe_system():
+        print_line(f"{name:<24}{value}")
+    failed = False
+    for name, problem in check_op():
+        print_line(f"{'self-test':<24}{name}: {problem or 'agrees with the definition'}")
+        failed = failed or problem is not None
+    return 1 if failed else 0

@@ -1,0 +1,103 @@
+"""`ddetr train`: a data set in, weights out."""
+
+import shlex
+import sys
+from dataclasses import asdict, field, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+from deformable_detr import __version__
+from deformable_detr.cli.app import WrongCallError, app, log_to_stderr, print_line, report_error, wrong_call_for
+from deformable_detr.model.config import ModelConfig
+from deformable_detr.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from deformable_detr.training import Training
+    from deformable_detr.training.run_folder import RunFolder
+    from deformable_detr.training.start import Start
+
+Preset = Literal["single-scale", "single-scale-dc5", "multi-scale", "refine", "two-stage"]
+Pixels = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+
+# Every field of the config but the number of classes, which the data knows; None leaves the preset's value.
+_CHANGES: Any = make_dataclass(
+    "ModelChanges",
+    [(part.name, part.type | None, field(default=None)) for part in fields(ModelConfig)  # type: ignore[operator]
+     if part.name != "num_classes"],
+    namespace={"__module__": __name__, "__doc__": ModelConfig.__doc__})
+ModelChanges = Annotated[_CHANGES | None, Parameter(name="*", group="Model (by default as the preset says)")]
+RecipeFlags = Annotated[Recipe, Parameter(name="*", group="Recipe (by default the published one)")]
+
+
+@app.command
+def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs/train"), resume: bool = False,
+          weights: Path | None = None, backbone_weights: Path | None = None, size: Pixels = None,
+          max_size: Pixels = None, model: ModelChanges = None, recipe: RecipeFlags | None = None) -> int:
+    """Train a detector on a data set.
+
+    Parameters
+    ----------
+    data
+        A folder with COCO annotations of the splits train and val.
+    preset
+        Which of the published detectors.
+    out
+        The folder for weights, curves, numbers and pictures of this run.
+    resume
+        Go on behind the last whole epoch in the folder; the other settings must be those of the run.
+    weights
+        Start from this detector; where its classes are others, its class heads start anew.
+    backbone_weights
+        Start the backbone from this file (.pth of the timm model).
+    size
+        Pixels of a picture's short side; by default 800, or what the weights were trained with.
+    max_size
+        Pixels that the long side may have; by default 5/3 of the size.
+    """
+    log_to_stderr()
+    changes = {name: value for name, value in asdict(model).items() if value is not None} if model else {}
+    if weights is not None and changes:
+        raise WrongCallError(f"--weights: they say what the model is; leave out {_flags(changes)}")
+    with wrong_call_for(ValueError, OSError):
+        from deformable_detr.training.run_folder import RunFolder
+        from deformable_detr.training.start import Start
+
+        start = Start(preset, changes, weights, backbone_weights, size, max_size)
+        training = _prepare(data, start, recipe or Recipe(), RunFolder(out), resume)
+    try:
+        training.train()
+    except (ValueError, ArithmeticError, OSError) as error:   # a bad picture, a NaN, a full disk
+        report_error(str(error))
+        return 1
+    best = training.folder.best
+    print_line(f"best AP {training.best_ap:.3f}: ddetr detect PICTURE --weights {shlex.quote(str(best))}")
+    return 0
+
+
+def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder", resume: bool) -> "Training":
+    from deformable_detr.data import CocoDataset, eval_transform, train_transform
+    from deformable_detr.training import Training
+    from deformable_detr.training.run_folder import settings_of
+    from deformable_detr.weights import ModelInfo
+
+    preprocessing = start.preprocessing
+    training_data = CocoDataset(data, "train", train_transform(recipe.augmentation, preprocessing))
+    validation_data = CocoDataset(data, "val", eval_transform(preprocessing))
+    model = start.model(training_data.names)
+    info = ModelInfo(training_data.names, training_data.category_ids, preprocessing, _provenance(data))
+    folder.begin(settings_of(model, info, recipe), resume=resume)
+    training = Training(model, info, training_data, validation_data, recipe, folder)
+    if resume:
+        training.resume()
+    return training
+
+
+def _flags(changes: dict[str, Any]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in changes)
+
+
+def _provenance(data: Path) -> dict[str, str]:
+    command = " ".join(shlex.quote(argument) for argument in ["ddetr", *sys.argv[1:]])
+    return {"data": data.resolve().name, "command": command, "version": __version__}
