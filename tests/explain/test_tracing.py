@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deformable_detr
+from deformable_detr.explain import Stage, trace, trace_pictures
+from deformable_detr.model import DeformableDETR, ModelConfig
+from deformable_detr.model.config import PRESETS
+from deformable_detr.structures import ImageBatch, Preprocessing
+
+PACKAGE = Path(deformable_detr.__file__).parent
+
+
+def build(preset: str, **changes: int) -> DeformableDETR:
+    torch.manual_seed(0)
+    sizes = {"width": 64, "num_heads": 2, "num_points": 3, "num_encoder_layers": 2, "num_decoder_layers": 3,
+             "ffn_width": 32, "num_queries": 20, "num_classes": 5, **changes}
+    return DeformableDETR(ModelConfig.preset(preset, backbone="test_resnet", **sizes)).eval()
+
+
+@pytest.fixture
+def batch() -> ImageBatch:
+    generator = torch.Generator().manual_seed(1)
+    return ImageBatch.from_images([torch.randn(3, 70, 90, generator=generator),
+                                   torch.randn(3, 80, 40, generator=generator)])
+
+
+def shapes(stages: list[Stage]) -> dict[tuple[str, str, str], tuple[int, ...]]:
+    return {(stage.file, stage.part, stage.name): stage.shape for stage in stages}
+
+
+def num_hooks(model: DeformableDETR) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("every_layer", [False, True])
+def test_every_preset(preset: str, every_layer: bool, batch: ImageBatch) -> None:
+    model = build(preset)
+    stages = trace(model, batch, every_layer=every_layer)
+    found = shapes(stages)
+    assert len(found) == len(stages), "two stages of one name"
+    assert num_hooks(model) == 0
+    for stage in stages:
+        assert (PACKAGE / stage.file).is_file()
+        assert len(stage.axes.split()) == len(stage.shape)
+        assert stage.low <= stage.high
+    files = list(dict.fromkeys(stage.file for stage in stages))
+    assert files == ["structures.py", "model/backbone.py", "model/pyramid.py", "model/encoder.py",
+                     "model/attention.py", "ops/__init__.py", "model/feedforward.py", "model/queries.py",
+                     "model/decoder.py", "model/heads.py"]
+    offsets = [stage.part for stage in stages if stage.name == "sampling offsets"]
+    inside = [f"encoder layer {index}" for index in range(2)] + [f"decoder layer {index}" for index in range(3)]
+    assert offsets == (inside if every_layer else ["encoder layer 0", "decoder layer 0"])
+    components = {part: found["model/decoder.py", part, "reference"][-1] for part in inside[2:]}
+    assert list(components.values()) == {"refine": [2, 4, 4], "two-stage": [4, 4, 4]}.get(preset, [2, 2, 2])
+    assert (("model/queries.py", "", "proposal logits") in found) == (preset == "two-stage")
+
+
+@pytest.mark.parametrize("num_levels", [1, 2, 3, 5])
+def test_any_number_of_levels(num_levels: int, batch: ImageBatch) -> None:
+    found = shapes(trace(build("multi-scale", num_levels=num_levels), batch))
+    maps = [name for file, _, name in found if file == "model/backbone.py"]
+    assert maps == ["C3", "C4", "C5"][-num_levels:]
+    levels = [shape for (_, _, name), shape in found.items() if name.startswith("level ") and name[-1].isdigit()]
+    tokens = found["model/pyramid.py", "", "tokens"]
+    assert len(levels) == num_levels
+    assert tokens == (2, sum(height * width for _, _, height, width in levels), 64)
+    assert found["model/encoder.py", "", "reference points"] == (2, tokens[1], num_levels, 2)
+    assert found["model/attention.py", "decoder layer 0", "attention weights"] == (2, 20, 2, num_levels, 3)
+
+
+def test_ranges_and_notes_are_those_of_the_model(batch: ImageBatch) -> None:
+    model = build("two-stage")
+    stages = {(stage.part, stage.name): stage for stage in trace(model, batch)}
+    with torch.inference_mode():
+        predictions = model(batch)
+        features = model.backbone(batch)
+        pyramid = model.pyramid(features)
+        memory = model.encoder(pyramid)
+    assert predictions.proposals is not None
+    for key, values in {("", "images"): batch.images, ("", "C4"): features.maps[1], ("", "tokens"): pyramid.tokens,
+                        ("", "memory"): memory, ("", "proposal boxes"): predictions.proposals.boxes,
+                        ("decoder layer 1", "boxes"): predictions.boxes[1], ("", "logits"): predictions.logits,
+                        }.items():
+        assert stages[key].shape == tuple(values.shape)
+        assert (stages[key].low, stages[key].high) == (float(values.min()), float(values.max()))
+    assert stages["", "padding"].dtype == "bool"
+    assert stages["encoder layer 0", "attention weights"].low == pytest.approx(1 / 12)
+    assert stages["", "level starts"].notes == (", ".join(map(str, pyramid.level_starts)),)
+    assert len(stages["", "valid ratios"].notes) == 2
+
+
+def test_the_model_is_left_as_it_was(batch: ImageBatch) -> None:
+    model = build("refine")
+    with torch.inference_mode():
+        before = model(batch)
+        trace(model, batch)
+        after = model(batch)
+    torch.testing.assert_close(before.boxes, after.boxes, rtol=0, atol=0)
+    model.train()
+    trace(model, batch)
+    assert model.training
+    assert num_hooks(model) == 0
+
+
+def test_no_hook_stays_behind_an_error(batch: ImageBatch) -> None:
+    model = build("multi-scale")
+    model.queries.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trace(model, batch)
+    assert num_hooks(model) == 1
+
+
+def test_values_that_are_not_finite(batch: ImageBatch) -> None:
+    model = build("multi-scale")
+    with torch.no_grad():
+        model.decoder.heads.shared.classify.bias[0] = torch.nan
+        model.decoder.heads.shared.locate[-1].bias[0] = torch.inf
+    stages = {(stage.part, stage.name): stage.to_dict() for stage in trace(model, batch)}
+    logits, boxes = stages["", "logits"], stages["", "boxes"]
+    assert (logits["min"], logits["max"]) == (None, None)
+    assert boxes["max"] == 1
+    assert logits["shape"] == (3, 2, 20, 5)
+
+
+def test_pictures_are_prepared_as_the_weights_want_it() -> None:
+    pictures = [np.full((40, 60, 3), 255, np.uint8), np.zeros((30, 20, 3), np.uint8)]
+    model = build("multi-scale")
+    plain = shapes(trace_pictures(model, pictures))
+    assert plain["pictures.py", "", "picture 0"] == (40, 60, 3)
+    assert plain["data/transforms.py", "", "picture 1"] == (3, 30, 20)
+    assert plain["structures.py", "", "images"] == (2, 3, 40, 60)
+    names = ("ant", "bee", "cat", "dog", "eel")
+    stages = trace_pictures(model, pictures, Preprocessing(size=64, max_size=100, divisor=32), names)
+    resized = shapes(stages)
+    assert resized["data/transforms.py", "", "picture 0"] == (3, 64, 96)
+    assert resized["data/transforms.py", "", "picture 1"] == (3, 96, 64)
+    assert resized["structures.py", "", "images"] == (2, 3, 96, 96)
+    notes = {stage.name: stage.notes for stage in stages}
+    assert notes["picture 1 boxes"] == ("in pixels of 30 x 20",)
+    assert any(repr(name) in notes["picture 1 scores"][0] for name in names)
+
+
+def test_wrong_arguments(batch: ImageBatch) -> None:
+    model = build("multi-scale")
+    with pytest.raises(ValueError, match="image_sizes: expected 2"):
+        trace(model, batch, [(70, 90)])
+    with pytest.raises(ValueError, match="names: expected 5"):
+        trace(model, batch, names=("ant",))
+    with pytest.raises(ValueError, match="at least one picture"):
+        trace_pictures(model, [])
