@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import known
 
 from deformable_detr import DeformableDETR, ImageBatch, ModelConfig, Target, ops
 from deformable_detr.model.config import PRESETS
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
 from deformable_detr.weights import from_official, to_official
+from reference import known
 
 REFERENCE = Path(__file__).parent / "reference"
 

@@ -85,7 +85,7 @@ def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder", re
     preprocessing = start.preprocessing
     training_data = CocoDataset(data, "train", train_transform(recipe.augmentation, preprocessing))
     validation_data = CocoDataset(data, "val", eval_transform(preprocessing))
-    model = start.model(training_data.names)
+    model = start.model(training_data.names, recipe.seed)
     info = ModelInfo(training_data.names, training_data.category_ids, preprocessing, _provenance(data))
     folder.begin(settings_of(model, info, recipe), resume=resume)
     training = Training(model, info, training_data, validation_data, recipe, folder)

@@ -44,8 +44,9 @@ class Start:
         max_size = self.max_size or (max(size, round(size * 5 / 3)) if self.size else trained.max_size)
         return replace(trained, size=size, max_size=max_size)
 
-    def model(self, names: Sequence[str]) -> DeformableDETR:
-        """The model for the classes `names`."""
+    def model(self, names: Sequence[str], seed: int) -> DeformableDETR:
+        """The model for the classes `names`; what is random in it follows from `seed`."""
+        torch.manual_seed(seed)
         if self.weights is not None:
             return with_classes(self.weights, names)
         config = ModelConfig.preset(self.preset, **{**self.changes, "num_classes": len(names)})

@@ -1,0 +1,33 @@
+"""A config is one that a detector can be built from, or an error that says what is wrong."""
+
+import re
+
+import pytest
+
+from deformable_detr import ModelConfig
+from deformable_detr.model.config import PRESETS
+
+
+def test_presets_are_the_published_five() -> None:
+    assert list(PRESETS) == ["single-scale", "single-scale-dc5", "multi-scale", "refine", "two-stage"]
+    assert ModelConfig.preset("multi-scale") == ModelConfig()
+    assert ModelConfig.preset("two-stage").refine
+    assert ModelConfig.preset("single-scale-dc5", num_classes=5).num_classes == 5
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"width": 48}, "width: expected a multiple of 32"),
+    ({"width": 64, "num_heads": 3}, "and of num_heads (3), got 64"),
+    ({"num_levels": 0}, "num_levels: expected at least 1, got 0"),
+    ({"dropout": 1.0}, "dropout: expected a value in [0, 1), got 1.0"),
+    ({"two_stage": True}, "two_stage: needs refine=True"),
+    ({"num_querys": 3}, "unknown field 'num_querys'; did you mean 'num_queries'?"),
+])
+def test_impossible_config(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ModelConfig.preset("multi-scale", **changes)
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(ValueError, match="did you mean 'two-stage'"):
+        ModelConfig.preset("twostage")

@@ -1,0 +1,123 @@
+"""What travels between the parts keeps its promises."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from deformable_detr import Detections, ImageBatch
+from deformable_detr.structures import Predictions, Preprocessing, Proposals, Pyramid, to_device
+
+
+def test_batch_is_padded_right_and_bottom() -> None:
+    batch = ImageBatch.from_images([torch.ones(3, 5, 9), torch.ones(3, 7, 4)], size_divisor=4)
+    assert batch.images.shape == (2, 3, 8, 12)
+    assert batch.sizes == ((5, 9), (7, 4))
+    for image, padding, (height, width) in zip(batch.images, batch.padding, batch.sizes, strict=True):
+        assert not padding[:height, :width].any()
+        assert int((~padding).sum()) == height * width
+        assert (image[:, padding] == 0).all()
+        assert (image[:, ~padding] == 1).all()
+
+
+@pytest.mark.parametrize("images", [[], [torch.ones(3, 0, 4)], [torch.ones(1, 4, 4)], [torch.ones(4, 4)],
+                                    [torch.ones(3, 4, 4, dtype=torch.uint8)]])
+def test_batch_refuses_what_is_no_picture(images: list[torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="images"):
+        ImageBatch.from_images(images)
+
+
+def test_structures_are_trees_of_tensors() -> None:
+    batch = ImageBatch.from_images([torch.ones(3, 5, 9)])
+    leaves, spec = tree_flatten(batch)
+    assert any(leaf is batch.images for leaf in leaves)
+    assert tree_unflatten(leaves, spec).sizes == batch.sizes
+    moved = to_device([batch, batch], "meta")
+    assert moved[1].padding.device.type == "meta"
+
+
+def test_pyramid_knows_where_levels_start() -> None:
+    pyramid = Pyramid(torch.zeros(1, 29, 4), torch.zeros(1, 29, 4), torch.zeros(1, 29, dtype=torch.bool),
+                      torch.ones(1, 3, 2), ((5, 4), (2, 3), (1, 3)))
+    assert pyramid.level_starts == (0, 20, 26)
+
+
+@pytest.fixture
+def predictions() -> Predictions:
+    logits = torch.full((2, 2, 3, 4), -10.0)
+    logits[1, 0, 2, 1] = 3
+    logits[1, 0, 2, 3] = 2
+    logits[1, 1, 0, 0] = 1
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(2, 2, 3, 4)
+    return Predictions(logits, boxes, Proposals(torch.zeros(2, 5, 4), torch.zeros(2, 5, 4)))
+
+
+def test_detections_are_the_best_scores_in_pixels(predictions: Predictions) -> None:
+    first, second = predictions.detections([(100, 200), (50, 40)], top_k=2, names=list("abcd"))
+    assert first.names == ["b", "d"]   # one box under two classes
+    assert first.labels.tolist() == [1, 3]
+    np.testing.assert_allclose(first.scores, torch.tensor([3.0, 2.0]).sigmoid())
+    np.testing.assert_allclose(first.boxes[0], [80, 30, 120, 70], rtol=1e-5)
+    assert second.image_size == (50, 40)
+    assert first.boxes.dtype == first.scores.dtype == np.float32
+    assert first.labels.dtype == np.int64
+
+
+def test_no_more_detections_than_queries_and_classes(predictions: Predictions) -> None:
+    assert len(predictions.detections([(9, 9), (9, 9)], top_k=1000)[0]) == 3 * 4
+
+
+def test_detections_refuse_the_wrong_number(predictions: Predictions) -> None:
+    with pytest.raises(ValueError, match="image_sizes: expected 2"):
+        predictions.detections([(9, 9)])
+    with pytest.raises(ValueError, match="names: expected 4"):
+        predictions.detections([(9, 9), (9, 9)], names=["a"])
+
+
+def test_one_picture_of_a_batch(predictions: Predictions) -> None:
+    one = predictions.picture(1)
+    assert one.proposals is not None
+    assert one.logits.shape == (2, 1, 3, 4)
+    assert one.detections([(50, 40)])[0].scores[0] == predictions.detections([(9, 9), (50, 40)])[1].scores[0]
+
+
+@pytest.fixture
+def detections(predictions: Predictions) -> Detections:
+    return predictions.detections([(100, 200), (50, 40)], top_k=2, names=list("abcd"))[0]
+
+
+def test_plain_numbers_for_json(detections: Detections) -> None:
+    as_dict = detections.to_dict(category_ids=[1, 18, 44, 90])
+    assert (as_dict["width"], as_dict["height"]) == (200, 100)
+    assert as_dict["detections"][1] == {"label": 90, "name": "d", "score": 0.8808, "box": [80.0, 30.0, 120.0, 70.0]}
+    assert detections.to_dict()["detections"][1]["label"] == 3
+
+
+def test_threshold_keeps_what_reaches_it(detections: Detections) -> None:
+    assert detections.above(0.9).names == ["b"]
+    assert len(detections.above(0.99)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:OpenCV")
+def test_supervision_takes_them(detections: Detections) -> None:
+    import supervision
+
+    taken = detections.to_supervision()
+    assert isinstance(taken, supervision.Detections)
+    assert taken.class_id is not None
+    assert taken.class_id.tolist() == [1, 3]
+    assert taken["class_name"].tolist() == ["b", "d"]
+
+
+@pytest.mark.parametrize(("size", "resized"), [
+    ((480, 640), (800, 1066)), ((640, 480), (1066, 800)), ((100, 100), (800, 800)),
+    ((480, 1920), (333, 1332)), ((1, 4000), (1, 1333)), ((1, 1), (800, 800))])
+def test_resizing_is_the_published_one(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert Preprocessing().resized(size) == resized
+
+
+@pytest.mark.parametrize("changes", [{"size": 0}, {"size": 900, "max_size": 800}, {"divisor": 0},
+                                     {"deviation": (1.0, 0.0, 1.0)}])
+def test_impossible_preprocessing(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="preprocessing"):
+        Preprocessing(**changes)  # type: ignore[arg-type]

@@ -1,0 +1,43 @@
+"""The published recipe, and settings that cannot be."""
+
+from itertools import pairwise
+
+import pytest
+
+from deformable_detr.training import Recipe, build_optimizer
+from models import small_model
+
+
+def test_step_schedule() -> None:
+    recipe = Recipe(epochs=50, drop_epoch=40)
+    assert recipe.rate_factor(0, 10) == recipe.rate_factor(399, 10) == 1
+    assert recipe.rate_factor(400, 10) == recipe.rate_factor(499, 10) == 0.1
+
+
+def test_cosine_schedule_with_warmup() -> None:
+    recipe = Recipe(epochs=2, schedule="cosine", warmup_steps=4)
+    factors = [recipe.rate_factor(step, 10) for step in range(20)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1]
+    assert all(later < earlier for earlier, later in pairwise(factors[4:]))
+    assert 0 < factors[-1] < 0.02
+
+
+def test_every_trained_parameter_is_in_one_group() -> None:
+    model = small_model("multi-scale")
+    groups = build_optimizer(model, Recipe()).param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([2e-4, 2e-5, 2e-5])
+    listed = [parameter for group in groups for parameter in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {parameter for parameter in model.parameters() if parameter.requires_grad}
+    slow = set(groups[2]["params"])
+    assert model.encoder.layers[0].attention.sampling_offsets.bias in slow
+    assert model.queries.reference.weight in slow
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"epochs": 0}, "epochs: expected at least 1, got 0"), ({"learning_rate": -1.0}, "learning_rate"),
+    ({"weight_decay": float("nan")}, "weight_decay"), ({"batch_size": 0}, "batch_size"),
+])
+def test_impossible_recipe(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**changes)  # type: ignore[arg-type]

@@ -1,0 +1,175 @@
+"""`ddetr train` from the command line: what it leaves, how it resumes, starts and stops."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+
+from deformable_detr.pictures import read_picture
+from deformable_detr.structures import Predictions
+from deformable_detr.training.loop import Training
+from deformable_detr.training.start import load_backbone
+from deformable_detr.weights import WeightsError, load
+from models import small_model
+
+Train = Callable[..., int]
+
+
+def test_a_run_leaves_all_its_files(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 2) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "best.safetensors", "last.safetensors", "checkpoint.pt", "config.yaml", "curves.png", "metrics.csv",
+        "validation.png"}
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 and 0 <= float(row["AP"]) <= 1 for row in rows)
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["recipe"]["epochs"] == 2
+    assert settings["classes"] == {7: "square"}
+    model, info = load(out / "last.safetensors")
+    assert model.config.num_classes == 1
+    assert (info.names, info.category_ids) == (("square",), (7,))
+    assert info.provenance["command"].startswith("ddetr ")
+    for name in ("curves.png", "validation.png"):
+        assert read_picture(out / name).shape[1] > 100
+    printed = capsys.readouterr()
+    assert "ddetr detect PICTURE --weights" in printed.out
+    assert "epoch 2/2: loss" in printed.err
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(train: Train, tmp_path: Path) -> None:
+    flags = ("--dropout", 0.1, "--drop-epoch", 2)
+    assert train("--out", tmp_path / "whole", "--epochs", 3, *flags) == 0
+    assert train("--out", tmp_path / "parts", "--epochs", 1, *flags) == 0
+    assert train("--out", tmp_path / "parts", "--epochs", 3, *flags, "--resume") == 0
+    whole, _ = load(tmp_path / "whole" / "last.safetensors")
+    parts, _ = load(tmp_path / "parts" / "last.safetensors")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+    assert len((tmp_path / "parts" / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_other_classes_renew_only_the_class_heads(train: Train, tmp_path: Path, squares: Path,
+                                                  caplog: pytest.LogCaptureFixture) -> None:
+    assert train("--out", tmp_path / "first", "--epochs", 1) == 0
+    for split in ("train", "val"):
+        file = squares / f"{split}.json"
+        content = json.loads(file.read_text())
+        content["categories"].append({"id": 9, "name": "circle"})
+        file.write_text(json.dumps(content))
+    weights = tmp_path / "first" / "last.safetensors"
+    assert train("--out", tmp_path / "second", "--epochs", 1, "--weights", weights, "--learning-rate", 0,
+                 "--backbone-learning-rate", 0) == 0
+    assert "its class heads start anew" in caplog.text
+    (old, _), (new, info) = load(weights), load(tmp_path / "second" / "last.safetensors")
+    assert info.names == ("square", "circle")
+    for name, tensor in new.state_dict().items():
+        before = old.state_dict()[name]
+        if ".classify." not in name:
+            assert torch.equal(tensor, before), name
+        elif name.startswith("queries.head"):
+            assert torch.equal(tensor[0], before[0]), name
+        else:
+            assert tensor.shape[0] == 2
+
+
+def test_a_nan_stops_with_the_name_of_the_picture(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    step = Training.step
+
+    def poisoned(self: Training, predictions: Predictions, targets: list) -> object:
+        boxes = predictions.boxes.clone()
+        for index, target in enumerate(targets):
+            if target.image_id == 2:
+                boxes[0, index] = torch.nan
+        return step(self, Predictions(predictions.logits, boxes, predictions.proposals), targets)
+
+    monkeypatch.setattr(Training, "step", poisoned)
+    assert train("--out", tmp_path / "run", "--epochs", 1) == 1
+    assert "2.png" in capsys.readouterr().err
+
+
+def test_a_nan_without_objects_is_found_too(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    step = Training.step
+
+    def poisoned(self: Training, predictions: Predictions, targets: list) -> object:
+        logits = predictions.logits.clone()
+        for index, target in enumerate(targets):
+            if target.image_id == 4:
+                logits[0, index] = torch.nan
+        return step(self, Predictions(logits, predictions.boxes, predictions.proposals), targets)
+
+    monkeypatch.setattr(Training, "step", poisoned)
+    assert train("--out", tmp_path / "run", "--epochs", 1) == 1
+    assert "empty.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--epochs", "0"], "epochs: expected at least 1, got 0"),
+    (["--epoch", "3"], "Did you mean --epochs?"),
+    (["--preset", "two"], "two-stage"),
+    (["--width", "33"], "width: expected a multiple of 32"),
+    (["--weights", "nothing.safetensors"], "nothing.safetensors: no such file"),
+    (["--backbone-weights", "nothing.pth"], "nothing.pth: no such file"),
+    (["--resume"], "no run to resume"),
+])
+def test_wrong_calls(train: Train, tmp_path: Path, flags: list[str], message: str,
+                     capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--out", tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_weights_say_what_the_model_is(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from deformable_detr.cli import main
+
+    assert main(["train", str(squares), "--weights", "any", "--width", "64", "--num-queries", "9"]) == 2
+    assert "leave out --width, --num-queries" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten_and_not_bent(train: Train, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 1) == 0
+    assert train("--out", out, "--epochs", 1) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert train("--out", out, "--epochs", 2, "--learning-rate", 0.1, "--resume") == 2
+    assert "recipe.learning_rate: the run has 0.0002, got 0.1" in capsys.readouterr().err
+
+
+def test_a_bad_picture_stops_with_its_name(train: Train, squares: Path, tmp_path: Path,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    (squares / "images" / "3.png").write_text("no picture")
+    assert train("--out", tmp_path / "run", "--epochs", 1) == 1
+    assert "3.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
+def test_backbone_weights_by_name_or_by_order(tmp_path: Path, backbone: str) -> None:
+    torch.manual_seed(3)
+    trained = timm.create_model(backbone).state_dict()
+    torch.save(trained, tmp_path / "named.pth")
+    torch.save({f"_{index}": tensor for index, (name, tensor) in enumerate(trained.items())
+                if not name.endswith("num_batches_tracked")}, tmp_path / "foreign.pth")
+    by_name, by_order = small_model(backbone=backbone), small_model(backbone=backbone)
+    load_backbone(by_name, tmp_path / "named.pth")
+    load_backbone(by_order, tmp_path / "foreign.pth")
+    trained_sums = {tensor.double().sum().item() for tensor in trained.values()}
+    for name, tensor in by_name.backbone.state_dict().items():
+        assert torch.equal(tensor, by_order.backbone.state_dict()[name]), name
+        assert tensor.double().sum().item() in trained_sums
+
+
+def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="does not fit the backbone test_resnet"):
+        load_backbone(small_model(backbone="test_resnet"), tmp_path / "other.pth")
