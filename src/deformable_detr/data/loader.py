@@ -1,6 +1,7 @@
 """Batches: which pictures come together, in which order, padded to which shape.
 
-On a CPU every new input shape costs seconds of preparation inside oneDNN, so batches come in few shapes.
+A new input shape makes oneDNN, on a CPU, prepare its kernels anew; a compiled model is compiled anew. So batches
+come in few shapes.
 All chance follows from (seed, epoch, picture): it is the same for any number of worker processes, and any
 epoch can be run again.
 """
