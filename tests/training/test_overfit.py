@@ -24,12 +24,10 @@ def test_eight_pictures_are_learned_by_heart() -> None:
     recipe = Recipe(learning_rate=1e-3, backbone_learning_rate=1e-3, warmup_steps=20)
     optimizer = build_optimizer(model, recipe)
     rates = [group["lr"] for group in optimizer.param_groups]
-    loader = build_loader(data, 4, training=True)
+    batches = list(build_loader(data, 4, training=True))
     model.train()
     for step in range(STEPS):
-        if step % len(loader) == 0:
-            batches = iter(loader)
-        batch, targets = next(batches)
+        batch, targets = batches[step % len(batches)]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * recipe.rate_factor(step, steps_per_epoch=STEPS)
         optimizer.zero_grad()

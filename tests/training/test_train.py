@@ -173,3 +173,28 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="does not fit the backbone test_resnet"):
         load_backbone(small_model(backbone="test_resnet"), tmp_path / "other.pth")
+
+
+def test_the_backbones_own_weights_are_fetched(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    create, asked = timm.create_model, []
+
+    def recorded(name: str, pretrained: bool = False, **kwargs: object) -> object:
+        asked.append(pretrained)
+        return create(name, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", recorded)
+    assert train("--out", tmp_path / "run", "--epochs", 1, "--backbone-weights", "pretrained") == 0
+    assert asked == [True]
+    assert "random weights" not in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_fetched(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    def offline(*args: object, **kwargs: object) -> object:
+        raise RuntimeError("no network\nat all")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    assert train("--out", tmp_path / "run", "--backbone-weights", "pretrained") == 2
+    assert "cannot fetch the weights of 'test_efficientnet' (no network at all)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -33,7 +33,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     """
     check_weights_exist(weights)
 
-    from deformable_detr.data import CocoDataset, build_loader, eval_transform
+    from deformable_detr.data import CocoDataset, DataError, build_loader, eval_transform
     from deformable_detr.detector import Detector
     from deformable_detr.evaluation import evaluate as count
     from deformable_detr.evaluation import match_names
@@ -47,9 +47,12 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
         if names:
             report_error(f"{what}: {', '.join(names)}")
     loader = build_loader(dataset, batch_size, training=False)
-    with wrong_call_for(ValueError):
+    try:
         metrics = count(detector.model, loader, names=detector.names,
                         progress=lambda batches: show_progress(batches, len(loader), "evaluating"))
+    except DataError as error:   # a picture: numbers without it would be another data set's
+        report_error(str(error))
+        return 1
     if as_json:
         print_line(json.dumps(metrics.to_dict()))
     else:

@@ -1,11 +1,11 @@
 """Pyramid -> memory: every token reads its surroundings on all levels (paper, section 4.2)."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from deformable_detr.model.attention import DeformableAttention
 from deformable_detr.model.feedforward import FeedForward
+from deformable_detr.model.pyramid import token_centres
 from deformable_detr.structures import LevelShapes, Pyramid
 
 
@@ -45,18 +45,7 @@ class Encoder(nn.Module):
 def token_reference(pyramid: Pyramid) -> Float[Tensor, "B N L 2"]:
     """The centre of every token, in [0, 1] of the padded map of each level.
 
-    First in [0, 1] of the unpadded picture, then scaled by each level's valid ratio: levels round their padding
+    By way of the unpadded picture, then scaled by each level's valid ratio: levels round their padding
     differently, and the same place of the picture is meant on all of them.
     """
-    centres = []
-    for level, (height, width) in enumerate(pyramid.level_shapes):
-        y, x = torch.meshgrid(centre_line(height, pyramid.tokens), centre_line(width, pyramid.tokens), indexing="ij")
-        places = torch.stack([x.flatten(), y.flatten()], dim=-1)
-        extent = pyramid.valid_ratios[:, None, level] * places.new_tensor([width, height])
-        centres.append(places / extent)
-    return torch.cat(centres, dim=1)[:, :, None] * pyramid.valid_ratios[:, None]
-
-
-def centre_line(length: int, like: Tensor) -> Float[Tensor, "length"]:
-    """Pixel centres 0.5, 1.5, ... along a line of `length` places."""
-    return torch.arange(length, dtype=torch.float32, device=like.device) + 0.5
+    return token_centres(pyramid)[:, :, None] * pyramid.valid_ratios[:, None]

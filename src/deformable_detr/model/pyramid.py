@@ -81,3 +81,19 @@ def valid_ratio(padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 2"]:
     height = (~padding[:, :, 0]).float().mean(1)
     width = (~padding[:, 0, :]).float().mean(1)
     return torch.stack([width, height], dim=-1)
+
+
+def token_centres(pyramid: Pyramid) -> Float[Tensor, "B N 2"]:
+    """The centre of every token, x and y in [0, 1] of the unpadded picture; beyond 1 in the padding."""
+    centres = []
+    for level, (height, width) in enumerate(pyramid.level_shapes):
+        y, x = torch.meshgrid(centre_line(height, pyramid.tokens), centre_line(width, pyramid.tokens), indexing="ij")
+        places = torch.stack([x.flatten(), y.flatten()], dim=-1)
+        extent = pyramid.valid_ratios[:, None, level] * places.new_tensor([width, height])
+        centres.append(places / extent)
+    return torch.cat(centres, dim=1)
+
+
+def centre_line(length: int, like: Tensor) -> Float[Tensor, "length"]:
+    """Pixel centres 0.5, 1.5, ... along a line of `length` places."""
+    return torch.arange(length, dtype=torch.float32, device=like.device) + 0.5

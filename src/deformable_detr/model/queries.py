@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from deformable_detr.model.encoder import centre_line
 from deformable_detr.model.heads import Head
 from deformable_detr.model.position import box_position
+from deformable_detr.model.pyramid import token_centres
 from deformable_detr.structures import Proposals, Pyramid, Queries
 
 SMALLEST_PROPOSAL = 0.05   # side of a proposal on the finest level; doubles with each level
@@ -61,13 +61,9 @@ class ProposalQueries(nn.Module):
 
 def initial_boxes(pyramid: Pyramid) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N"]]:
     """A box of the level's size around every token, cxcywh in [0, 1] of the unpadded picture; and which to use."""
-    levels = []
-    for level, (height, width) in enumerate(pyramid.level_shapes):
-        y, x = torch.meshgrid(centre_line(height, pyramid.tokens), centre_line(width, pyramid.tokens), indexing="ij")
-        places = torch.stack([x.flatten(), y.flatten()], dim=-1)
-        extent = pyramid.valid_ratios[:, None, level] * places.new_tensor([width, height])
-        centres = places / extent
-        levels.append(torch.cat([centres, torch.full_like(centres, SMALLEST_PROPOSAL * 2**level)], dim=-1))
-    boxes = torch.cat(levels, dim=1)
+    centres = token_centres(pyramid)
+    sides = torch.cat([centres.new_full((height * width, 2), SMALLEST_PROPOSAL * 2**level)
+                       for level, (height, width) in enumerate(pyramid.level_shapes)])
+    boxes = torch.cat([centres, sides.expand_as(centres)], dim=-1)
     inside = ((boxes > EDGE) & (boxes < 1 - EDGE)).all(-1)
     return boxes, inside & ~pyramid.padding

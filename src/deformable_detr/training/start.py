@@ -17,6 +17,8 @@ from deformable_detr.weights import WeightsError, load, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
+PRETRAINED = "pretrained"   # in the place of a file: timm fetches the backbone's own weights
+
 # What its weights were trained with, which is not what timm says of them (0.5 and 0.5).
 EFFICIENTNET_LITE_MEAN = (127 / 255,) * 3
 EFFICIENTNET_LITE_DEVIATION = (128 / 255,) * 3
@@ -29,7 +31,7 @@ class Start:
     preset: str = "two-stage"
     changes: Mapping[str, Any] = field(default_factory=dict)   # to the preset's fields
     weights: Path | None = None                                # of a detector: its config and preprocessing count
-    backbone_weights: Path | None = None
+    backbone_weights: str | Path | None = None                 # a file, or "pretrained"
     size: int | None = None                                    # pixels of a picture's short side
     max_size: int | None = None                                # and of its long side
 
@@ -50,12 +52,15 @@ class Start:
         if self.weights is not None:
             return with_classes(self.weights, names)
         config = ModelConfig.preset(self.preset, **{**self.changes, "num_classes": len(names)})
+        if self.backbone_weights == PRETRAINED:
+            return with_fetched_backbone(config)
         model = DeformableDETR(config)
         if self.backbone_weights is None:
             logger.warning("the backbone %s starts from random weights, which takes far longer to train; "
-                           "--backbone-weights FILE starts it from its own", config.backbone)
+                           "--backbone-weights pretrained fetches its own, --backbone-weights FILE reads them",
+                           config.backbone)
         else:
-            load_backbone(model, self.backbone_weights)
+            load_backbone(model, Path(self.backbone_weights))
         return model
 
 
@@ -67,6 +72,15 @@ def backbone_preprocessing(backbone: str) -> Preprocessing:
     if "efficientnet_lite" in backbone:
         return replace(usual, mean=EFFICIENTNET_LITE_MEAN, deviation=EFFICIENTNET_LITE_DEVIATION)
     return replace(usual, mean=settings.mean, deviation=settings.std) if settings else usual
+
+
+def with_fetched_backbone(config: ModelConfig) -> DeformableDETR:
+    """The model with the backbone's weights that timm fetches. Raises WeightsError where it cannot."""
+    try:
+        return DeformableDETR(config, pretrained=True)
+    except Exception as error:   # no network, no such weights: timm and the hub behind it raise what they like
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsError(f"backbone: cannot fetch the weights of {config.backbone!r} ({reason:.300})") from error
 
 
 def load_backbone(model: DeformableDETR, path: Path) -> None:
