@@ -153,9 +153,9 @@ class CocoEvaluator:
         return results
 
 
-def evaluate(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
-             progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoMetrics:
-    """COCO numbers of a model on the data set of an evaluation loader.
+def detect_all(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
+               progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoEvaluator:
+    """What a model finds in the pictures of an evaluation loader, ready to be counted.
 
     `names` are the model's class names, by default those of the data set in its order. `progress` wraps the
     batches, to show how far it is. The model runs where its parameters are and is left in the mode it was in.
@@ -175,7 +175,13 @@ def evaluate(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequen
                     evaluator.add(target.image_id, detections)
     finally:
         model.train(was_training)
-    return evaluator.summarize()
+    return evaluator
+
+
+def evaluate(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
+             progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoMetrics:
+    """COCO numbers of a model on the data set of an evaluation loader; arguments as for `detect_all`."""
+    return detect_all(model, loader, names=names, progress=progress).summarize()
 
 
 def _mean(precision: np.ndarray) -> float:

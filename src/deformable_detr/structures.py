@@ -72,6 +72,10 @@ class ImageBatch:
             row[:picture_height, :picture_width] = False
         return cls(torch.stack(padded), padding, sizes)
 
+    def part(self, start: int, end: int) -> "ImageBatch":
+        """Pictures `start` to `end` - 1, with the padding they have."""
+        return ImageBatch(self.images[start:end], self.padding[start:end], self.sizes[start:end])
+
 
 @tensor_structure
 class Features:

@@ -37,14 +37,20 @@ def squares(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train(squares: Path) -> Callable[..., int]:
-    """`ddetr train` with a small model; flags are added to it."""
+def train_flags(squares: Path) -> Callable[..., list[str]]:
+    """The arguments of `ddetr train` with a small model; flags are added to them."""
     defaults = {f"--{name.replace('_', '-')}": value for name, value in SMALL.items() if name != "num_classes"}
     recipe = {"--size": 64, "--augmentation": "small", "--num-workers": 0, "--batch-size": 3}
 
-    def run(*flags: object) -> int:
-        chosen = recipe if "--weights" in flags else defaults | recipe
-        kept = [f"{name}={value}" for name, value in chosen.items() if name not in flags]
-        return main(["train", str(squares), *kept, *map(str, flags)])
+    def flags(*added: object) -> list[str]:
+        chosen: dict[object, object] = recipe if "--weights" in added else defaults | recipe
+        kept = [f"{name}={value}" for name, value in chosen.items() if name not in added]
+        return ["train", str(squares), *kept, *map(str, added)]
 
-    return run
+    return flags
+
+
+@pytest.fixture
+def train(train_flags: Callable[..., list[str]]) -> Callable[..., int]:
+    """`ddetr train` with a small model; flags are added to it."""
+    return lambda *flags: main(train_flags(*flags))

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,8 +13,8 @@ import yaml
 
 from deformable_detr.pictures import read_picture
 from deformable_detr.structures import Predictions
-from deformable_detr.training.loop import Training
 from deformable_detr.training.start import load_backbone
+from deformable_detr.training.step import Step
 from deformable_detr.weights import WeightsError, load
 from models import small_model
 
@@ -24,7 +25,7 @@ def test_a_run_leaves_all_its_files(train: Train, tmp_path: Path, capsys: pytest
     out = tmp_path / "run"
     assert train("--out", out, "--epochs", 2) == 0
     assert {path.name for path in out.iterdir()} == {
-        "best.safetensors", "last.safetensors", "checkpoint.pt", "config.yaml", "curves.png", "metrics.csv",
+        "best.safetensors", "last.safetensors", "state.safetensors", "config.yaml", "curves.png", "metrics.csv",
         "validation.png"}
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -82,32 +83,32 @@ def test_other_classes_renew_only_the_class_heads(train: Train, tmp_path: Path, 
 
 def test_a_nan_stops_with_the_name_of_the_picture(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
-    step = Training.step
+    finite = Step._finite_losses
 
-    def poisoned(self: Training, predictions: Predictions, targets: list) -> object:
+    def poisoned(self: Step, predictions: Predictions, targets: list, *others: Any) -> object:
         boxes = predictions.boxes.clone()
         for index, target in enumerate(targets):
             if target.image_id == 2:
                 boxes[0, index] = torch.nan
-        return step(self, Predictions(predictions.logits, boxes, predictions.proposals), targets)
+        return finite(self, Predictions(predictions.logits, boxes, predictions.proposals), targets, *others)
 
-    monkeypatch.setattr(Training, "step", poisoned)
+    monkeypatch.setattr(Step, "_finite_losses", poisoned)
     assert train("--out", tmp_path / "run", "--epochs", 1) == 1
     assert "2.png" in capsys.readouterr().err
 
 
 def test_a_nan_without_objects_is_found_too(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
-    step = Training.step
+    finite = Step._finite_losses
 
-    def poisoned(self: Training, predictions: Predictions, targets: list) -> object:
+    def poisoned(self: Step, predictions: Predictions, targets: list, *others: Any) -> object:
         logits = predictions.logits.clone()
         for index, target in enumerate(targets):
             if target.image_id == 4:
                 logits[0, index] = torch.nan
-        return step(self, Predictions(logits, predictions.boxes, predictions.proposals), targets)
+        return finite(self, Predictions(logits, predictions.boxes, predictions.proposals), targets, *others)
 
-    monkeypatch.setattr(Training, "step", poisoned)
+    monkeypatch.setattr(Step, "_finite_losses", poisoned)
     assert train("--out", tmp_path / "run", "--epochs", 1) == 1
     assert "empty.png" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """What all commands share: the app they register with, how they print, and how a wrong call ends."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +29,12 @@ def report_error(message: str) -> None:
 
 
 def log_to_stderr() -> None:
-    """Show what the package has to say while it works."""
+    """Show what the package has to say while it works; of several processes the first talks, the others warn."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("deformable_detr")
     package.handlers = [handler]
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
 
 
 def print_line(line: str) -> None:

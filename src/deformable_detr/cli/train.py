@@ -33,7 +33,7 @@ RecipeFlags = Annotated[Recipe, Parameter(name="*", group="Recipe (by default th
 
 @app.command
 def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs/train"), resume: bool = False,
-          weights: Path | None = None, backbone_weights: str | None = None, size: Pixels = None,
+          force: bool = False, weights: Path | None = None, backbone_weights: str | None = None, size: Pixels = None,
           max_size: Pixels = None, model: ModelChanges = None, recipe: RecipeFlags | None = None) -> int:
     """Train a detector on a data set.
 
@@ -46,7 +46,9 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     out
         The folder for weights, curves, numbers and pictures of this run.
     resume
-        Go on behind the last whole epoch in the folder; the other settings must be those of the run.
+        Go on where the run in the folder stands; the other settings must be those of the run.
+    force
+        With --resume, take other settings for what is left of the run.
     weights
         Start from this detector; where its classes are others, its class heads start anew.
     backbone_weights
@@ -61,25 +63,30 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     if weights is not None and changes:
         raise WrongCallError(f"--weights: they say what the model is; leave out {_flags(changes)}")
     with wrong_call_for(ValueError, OSError):
+        from deformable_detr.training.machine import reason_to_stop
         from deformable_detr.training.run_folder import RunFolder
         from deformable_detr.training.start import Start
 
         start = Start(preset, changes, weights, backbone_weights, size, max_size)
-        training = _prepare(data, start, recipe or Recipe(), RunFolder(out), resume)
+        training = _prepare(data, start, recipe or Recipe(), RunFolder(out))
+        training.begin(resume=resume, force=force)
     try:
         training.train()
-    except (ValueError, ArithmeticError, OSError) as error:   # a bad picture, a NaN, a full disk
-        report_error(str(error))
+    except Exception as error:
+        reason = reason_to_stop(error)
+        if reason is None:
+            raise
+        report_error(f"{reason}; what was saved is in {out}, and --resume goes on from there")
         return 1
-    best = training.folder.best
-    print_line(f"best AP {training.best_ap:.3f}: ddetr detect PICTURE --weights {shlex.quote(str(best))}")
+    if training.is_first:
+        best = shlex.quote(str(training.folder.best))
+        print_line(f"best AP {training.standing.best_ap:.3f}: ddetr detect PICTURE --weights {best}")
     return 0
 
 
-def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder", resume: bool) -> "Training":
+def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder") -> "Training":
     from deformable_detr.data import CocoDataset, eval_transform, train_transform
     from deformable_detr.training import Training
-    from deformable_detr.training.run_folder import settings_of
     from deformable_detr.weights import ModelInfo
 
     preprocessing = start.preprocessing
@@ -87,11 +94,7 @@ def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder", re
     validation_data = CocoDataset(data, "val", eval_transform(preprocessing))
     model = start.model(training_data.names, recipe.seed)
     info = ModelInfo(training_data.names, training_data.category_ids, preprocessing, _provenance(data))
-    folder.begin(settings_of(model, info, recipe), resume=resume)
-    training = Training(model, info, training_data, validation_data, recipe, folder)
-    if resume:
-        training.resume()
-    return training
+    return Training(model, info, training_data, validation_data, recipe, folder)
 
 
 def _flags(changes: dict[str, Any]) -> str:

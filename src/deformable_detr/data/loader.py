@@ -8,6 +8,7 @@ epoch can be run again.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil, lcm
 
 import numpy as np
@@ -23,74 +24,106 @@ Batch = tuple[ImageBatch, list[Target]]
 EVALUATION_DIVISOR = 32    # sides that differ by less become one shape
 
 
-def build_loader(dataset: CocoDataset, batch_size: int, *, training: bool, seed: int = 0,
-                 num_workers: int = 0, size_divisor: int | None = None) -> DataLoader[Sample]:
-    """A loader of (ImageBatch, list[Target]): every picture once an epoch; the last batch may be smaller.
+@dataclass(frozen=True)
+class Process:
+    """Which of the processes that share the work."""
 
-    In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which (on a
-    loader that Accelerate has prepared, `loader.set_epoch(epoch)`). In evaluation pictures of one shape come
-    together, in a fixed order. Heights and widths are padded to multiples of the preprocessing's divisor, and
-    of `size_divisor`: by default 1 in training, where the transform decides on shapes, and 32 in evaluation.
-    Raises ValueError for a batch size or divisor below 1.
+    index: int = 0
+    count: int = 1
+
+
+def build_loader(dataset: CocoDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
+                 size_divisor: int | None = None, accumulate: int = 1,
+                 process: Process = Process()) -> DataLoader[Sample]:
+    """A loader of (ImageBatch, list[Target]): every picture once an epoch, of which a process gets its share.
+
+    In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which.
+    `accumulate` batches in a row make a step of the optimizer; the last step of an epoch may be smaller. In
+    evaluation pictures of one shape come together, in a fixed order. Heights and widths are padded to multiples
+    of the preprocessing's divisor, and of `size_divisor`: by default 1 in training, where the transform decides
+    on shapes, and 32 in evaluation. Raises ValueError for a batch size, divisor or `accumulate` below 1.
     """
     if size_divisor is None:
         size_divisor = 1 if training else EVALUATION_DIVISOR
-    for name, value in (("batch_size", batch_size), ("size_divisor", size_divisor)):
+    for name, value in (("batch_size", batch_size), ("size_divisor", size_divisor), ("accumulate", accumulate)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     divisor = lcm(size_divisor, dataset.transform.preprocessing.divisor)
     if training:
-        batches = TrainingBatches(dataset, batch_size, seed)
+        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process)
     else:
-        batches = BatchSampler(_by_shape(dataset, divisor), batch_size, drop_last=False)
+        every = BatchSampler(_by_shape(dataset, divisor), batch_size, drop_last=False)
+        batches = list(every)[process.index::process.count]
     return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=Collate(divisor),
                       persistent_workers=num_workers > 0, pin_memory=False)
 
 
 class TrainingBatches(Sampler[list[SampleKey]]):
-    """Shuffled batches, each of pictures that share one canvas, which is drawn for the batch.
+    """Shuffled batches. What a step of the optimizer sees depends on no number of processes.
 
-    The rest of each group, less than a batch, is batched with the rests of the others, so that only the last
-    batch can be smaller. Where the transform knows no canvases, all pictures are one group.
+    A step's pictures share one canvas, which is drawn for it. The rest of each group, less than a step, is put
+    together with the rests of the others, so that only the last step can be smaller. Where the transform knows
+    no canvases, all pictures are one group. Each process gets a part of a step, in batches of `batch_size`.
     """
 
-    def __init__(self, dataset: CocoDataset, batch_size: int, seed: int) -> None:
-        self.batch_size = batch_size
-        self.drop_last = False
-        self.seed, self.epoch = seed, 0
+    def __init__(self, dataset: CocoDataset, batch_size: int, seed: int, accumulate: int = 1,
+                 process: Process = Process()) -> None:
+        self.batch_size, self.process = batch_size, process
+        self.step_size = batch_size * accumulate * process.count
+        self.seed, self.epoch, self.first_step = seed, 0, 0
         sizes = (picture.size for picture in dataset.annotations.pictures)
         self._canvases = [dataset.transform.canvases(size) for size in sizes]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next iteration."""
-        self.epoch = epoch
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch."""
+        return ceil(len(self._canvases) / self.step_size)
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the order and the augmentation of the next iteration, and the step that it begins with."""
+        self.epoch, self.first_step = epoch, first_step
 
     def __len__(self) -> int:
-        return ceil(len(self._canvases) / self.batch_size)
+        """Batches of the next iteration."""
+        left = len(self._canvases) - self.first_step * self.step_size
+        full, rest = divmod(max(0, left), self.step_size)
+        return sum(ceil(len(self._part(range(size))) / self.batch_size)
+                   for size in [self.step_size] * full + [rest] * (rest > 0))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
-        batches = self._deal(torch.randperm(len(self._canvases), generator=generator).tolist())
-        smaller = batches.pop() if len(batches[-1]) < self.batch_size else None
-        batches = [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+        steps = self._deal(torch.randperm(len(self._canvases), generator=generator).tolist())
+        smaller = steps.pop() if len(steps[-1]) < self.step_size else None
+        steps = [steps[index] for index in torch.randperm(len(steps), generator=generator).tolist()]
         if smaller:
-            batches.append(smaller)
-        for batch in batches:
-            choice = int(torch.randint(2**31, (), generator=generator))
-            yield [self._key(index, choice) for index in batch]
+            steps.append(smaller)
+        choices = torch.randint(2**31, (len(steps),), generator=generator).tolist()
+        for step, choice in list(zip(steps, choices, strict=True))[self.first_step:]:
+            keys = [self._key(index, choice) for index in self._part(step)]
+            for start in range(0, len(keys), self.batch_size):
+                yield keys[start:start + self.batch_size]
+
+    def _part(self, step: Sequence[int]) -> Sequence[int]:
+        """What this process gets of a step; where there are fewer pictures than processes, some come twice."""
+        count = self.process.count
+        if len(step) < count:
+            step = [*step] * count
+            step = step[:count]
+        first, end = (len(step) * index // count for index in (self.process.index, self.process.index + 1))
+        return step[first:end]
 
     def _deal(self, order: Sequence[int]) -> list[list[int]]:
-        """Full batches of one group each, then the rest; the smaller batch, if any, is the last."""
+        """Full steps of one group each, then the rest; the smaller step, if any, is the last."""
         groups: dict[tuple[ImageSize, ...], list[int]] = defaultdict(list)
         for index in order:
             groups[self._canvases[index]].append(index)
         full, rest = [], []
         for group in groups.values():
-            whole = len(group) // self.batch_size * self.batch_size
+            whole = len(group) // self.step_size * self.step_size
             full += group[:whole]
             rest += group[whole:]
         dealt = full + rest
-        return [dealt[start:start + self.batch_size] for start in range(0, len(dealt), self.batch_size)]
+        return [dealt[start:start + self.step_size] for start in range(0, len(dealt), self.step_size)]
 
     def _key(self, index: int, choice: int) -> SampleKey:
         canvases = self._canvases[index]

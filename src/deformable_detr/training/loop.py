@@ -1,46 +1,41 @@
-"""The training, top to bottom: for every epoch, learn from each batch, evaluate, write down."""
+"""The training, top to bottom: for every epoch, learn from each step's batches, evaluate, write down."""
 
 import logging
 import math
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import islice
 
-import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from deformable_detr.data import build_loader
 from deformable_detr.data.coco import CocoDataset
+from deformable_detr.data.loader import Batch, Process, mixed_seed
 from deformable_detr.detector import Detector
-from deformable_detr.evaluation import CocoMetrics, evaluate
+from deformable_detr.evaluation import CocoMetrics, detect_all
 from deformable_detr.model import DeformableDETR
 from deformable_detr.progress import show_progress
-from deformable_detr.structures import Predictions, Target, to_device
 from deformable_detr.training.losses import SetLoss
-from deformable_detr.training.matching import NonFiniteError
+from deformable_detr.training.machine import build_accelerator, freeze, recompute_activations
 from deformable_detr.training.recipe import Recipe, build_optimizer
-from deformable_detr.training.run_folder import RunFolder
+from deformable_detr.training.run_folder import RunError, RunFolder, settings_of
+from deformable_detr.training.state import (
+    Standing,
+    load_optimizer,
+    optimizer_tensors,
+    prefixed,
+    read_state,
+    without_prefix,
+    write_state,
+)
+from deformable_detr.training.step import Step
 from deformable_detr.training.validation import draw_validation
 from deformable_detr.weights import ModelInfo
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Averages:
-    """Running means of the losses of an epoch."""
-
-    steps: int = 0
-    total: float = 0.0
-    parts: dict[str, float] | None = None
-
-    def add(self, total: float, parts: dict[str, float]) -> None:
-        """Take one step's losses."""
-        self.steps += 1
-        self.total += (total - self.total) / self.steps
-        old = self.parts or parts
-        self.parts = {name: old[name] + (value - old[name]) / self.steps for name, value in parts.items()}
 
 
 class Training:
@@ -54,30 +49,57 @@ class Training:
                  validation_data: CocoDataset, recipe: Recipe, folder: RunFolder) -> None:
         self.recipe, self.info, self.folder = recipe, info, folder
         self.validation_data = validation_data
-        self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        self.loss = SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight)
-        loader = build_loader(training_data, recipe.batch_size, training=True, seed=recipe.seed,
-                              num_workers=recipe.num_workers)
+        self.accelerator = build_accelerator(recipe, folder.path)
+        process = Process(self.accelerator.process_index, self.accelerator.num_processes)
+        self.accumulate = recipe.accumulation(process.count)
+        self.loader = build_loader(training_data, recipe.batch_size, training=True, seed=recipe.seed,
+                                   num_workers=recipe.num_workers, accumulate=self.accumulate, process=process)
+        self.batches = self.loader.batch_sampler
         self.validation_loader = build_loader(validation_data, recipe.batch_size, training=False,
-                                              num_workers=recipe.num_workers)
-        self.file_names = {picture.id: picture.file_name for picture in training_data.annotations.pictures}
-        self.model, self.optimizer = self.accelerator.prepare(
-            model.to(self.accelerator.device), build_optimizer(model, recipe))
-        self.loader: DataLoader[Any] = self.accelerator.prepare_data_loader(loader, device_placement=False)
+                                              num_workers=recipe.num_workers, process=process)
+        freeze(model.to(self.accelerator.device), recipe.freeze)
+        self.average = AveragedModel(model, avg_fn=self.averaged).eval() if recipe.ema_decay else None
+        if recipe.recompute:
+            recompute_activations(model)   # behind the copy that the average is
+        self.model, self.optimizer = self.accelerator.prepare(model, build_optimizer(model, recipe))
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.first_epoch, self.best_ap = 0, -1.0
+        names = {picture.id: picture.file_name for picture in training_data.annotations.pictures}
+        self.learn = Step(self.accelerator, self.model, self.optimizer,
+                          SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight),
+                          recipe.clip_norm, recipe.batch_size, names)
+        self.standing = Standing()
 
-    def resume(self) -> None:
-        """Go on behind the last epoch that the folder holds."""
-        state = self.folder.read_checkpoint()
-        self.plain_model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.first_epoch, self.best_ap = state["epoch"] + 1, state["best_ap"]
+    def begin(self, *, resume: bool = False, force: bool = False) -> None:
+        """Open the run folder; with `resume`, go on where the run in it stands.
+
+        Raises RunError where the folder does not allow it.
+        """
+        settings = settings_of(self.plain_model, self.info, self.recipe, self.batches.step_size)
+        if resume:
+            self.folder.check_same(settings, force=force)
+            self.resume()
+        else:
+            self.folder.check_new()
+        self.accelerator.wait_for_everyone()   # what one process writes, no other may take for an older run's
+        if self.is_first:
+            self.folder.begin(settings, resumed=resume)
+        if self.recipe.trackers:
+            self.accelerator.init_trackers("deformable-detr", asdict(self.recipe))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.accelerator.is_main_process
 
     @property
     def plain_model(self) -> DeformableDETR:
         """The model without what Accelerate wraps around it."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def answer(self) -> DeformableDETR:
+        """What is evaluated and kept: the average where there is one."""
+        return self.average.module if self.average else self.plain_model  # type: ignore[return-value]
 
     def train(self) -> CocoMetrics | None:
         """All epochs that are left; the numbers of the last one, None when none was left.
@@ -85,37 +107,48 @@ class Training:
         Raises NonFiniteError, which names the picture, as soon as a loss is NaN or infinite.
         """
         metrics = None
-        for epoch in range(self.first_epoch, self.recipe.epochs):
+        while self.standing.epoch < self.recipe.epochs and not self.is_hopeless:
             start = time.monotonic()
-            averages = self.train_epoch(epoch)
-            if self.accelerator.is_main_process:
-                metrics = self.evaluate(epoch)
-                self.write_down(epoch, averages, metrics)
-                logger.info("epoch %d/%d: loss %.3f, AP %.3f, AP50 %.3f, %.0f s", epoch + 1, self.recipe.epochs,
-                            averages.total, metrics.AP, metrics.AP50, time.monotonic() - start)
-            self.accelerator.wait_for_everyone()
+            self.train_epoch()
+            metrics = self.evaluate()
+            self.write_down(metrics, time.monotonic() - start)
+        if self.recipe.trackers:
+            self.accelerator.end_training()
         return metrics
 
-    def train_epoch(self, epoch: int) -> Averages:
-        """One pass over the training pictures."""
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the AP has not risen for as many epochs as the recipe has patience."""
+        return 0 < self.recipe.patience <= self.standing.epochs_since_best
+
+    def train_epoch(self) -> None:
+        """The rest of the epoch, or all of it."""
+        at, steps = self.standing, self.batches.num_steps
         self.model.train()
-        self.loader.set_epoch(epoch)   # type: ignore[attr-defined]
-        # Dropout follows from the epoch, so that a resumed run rolls the dice of an undisturbed one.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + epoch * 1009 + self.accelerator.process_index)
-        averages = Averages()
-        steps = len(self.loader)
+        self.batches.set_epoch(at.epoch, at.step)
 
         def status() -> str:
-            return f"loss {averages.total:.3f} rate {self.optimizer.param_groups[0]['lr']:.1e}"
+            return f"loss {at.averages.total:.3f} rate {self.optimizer.param_groups[0]['lr']:.1e}"
 
-        title = f"epoch {epoch + 1}/{self.recipe.epochs}"
-        batches = self.loader if not self.accelerator.is_main_process else show_progress(
-            self.loader, steps, title, status)
-        for index, (batch, targets) in enumerate(batches):
-            self.set_rates(epoch * steps + index, steps)
-            predictions = self.model(to_device(batch, self.accelerator.device))
-            averages.add(*self.step(predictions, targets))
-        return averages
+        batches_left = iter(self.loader)
+        together: Iterable[list[Batch]] = iter(lambda: list(islice(batches_left, self.accumulate)), [])
+        if self.is_first:
+            together = show_progress(together, steps - at.step, f"epoch {at.epoch + 1}/{self.recipe.epochs}", status)
+        for batches in together:
+            self.set_rates(at.epoch * steps + at.step, steps)
+            # Dropout follows from the step, so that a resumed run rolls the dice of an undisturbed one.
+            seed = mixed_seed(self.recipe.seed, at.epoch, at.step, self.accelerator.process_index)
+            at.averages.add(*self.learn(batches, seed))
+            if self.average:
+                self.average.update_parameters(self.plain_model)
+            at.step += 1
+            if at.step % self.recipe.save_steps == 0 or at.step == steps:
+                self.save()
+
+    def averaged(self, old: Tensor, new: Tensor, num_steps: Tensor | int) -> Tensor:
+        """The moving average of one tensor; in the first steps it follows more quickly."""
+        share = min(self.recipe.ema_decay, (1 + float(num_steps)) / (10 + float(num_steps)))
+        return old.lerp(new, 1 - share)
 
     def set_rates(self, step: int, steps_per_epoch: int) -> None:
         """The learning rate of every group at this step."""
@@ -123,47 +156,58 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def step(self, predictions: Predictions, targets: list[Target]) -> tuple[float, dict[str, float]]:
-        """Learn from one batch; the losses as plain numbers."""
-        try:
-            losses = self.loss(predictions, targets)
-            names, values = list(losses.parts), torch.stack([losses.total, *losses.parts.values()]).tolist()
-            if not math.isfinite(values[0]):
-                raise NonFiniteError("the loss", self.culprit(predictions, targets))
-        except NonFiniteError as error:
-            raise NonFiniteError(error.what, self.file_name(error.image_id)) from None
-        self.optimizer.zero_grad()
-        self.accelerator.backward(losses.total)
-        if self.recipe.clip_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        return values[0], dict(zip(names, values[1:], strict=True))
-
-    def culprit(self, predictions: Predictions, targets: list[Target]) -> int | str | None:
-        """The first picture whose own loss is not finite."""
-        for index, target in enumerate(targets):
-            if not self.loss(predictions.picture(index), [target]).total.isfinite():
-                return target.image_id
-        return None
-
-    def file_name(self, image_id: int | str | None) -> int | str | None:
-        """The file of a picture, where the data set knows it."""
-        return self.file_names.get(image_id, image_id) if isinstance(image_id, int) else image_id
-
-    def evaluate(self, epoch: int) -> CocoMetrics:
-        """COCO numbers on the validation pictures."""
+    def evaluate(self) -> CocoMetrics:
+        """COCO numbers on the validation pictures, each looked at by one of the processes."""
+        title = f"epoch {self.standing.epoch + 1}/{self.recipe.epochs} evaluation"
         loader = self.validation_loader
-        return evaluate(self.plain_model, loader, progress=lambda batches: show_progress(
-            batches, len(loader), f"epoch {epoch + 1}/{self.recipe.epochs} evaluation"))
+        evaluator = detect_all(self.answer, loader, progress=lambda batches: show_progress(
+            batches, len(loader), title) if self.is_first else batches)
+        if self.accelerator.num_processes > 1:
+            for found in gather_object([evaluator.found]):
+                evaluator.found |= found
+        return evaluator.summarize()
 
-    def write_down(self, epoch: int, averages: Averages, metrics: CocoMetrics) -> None:
-        """Everything that the folder keeps of an epoch; the checkpoint last, as it says that the rest is there."""
+    def write_down(self, metrics: CocoMetrics, seconds: float) -> None:
+        """Everything that the folder keeps of an epoch; the state last, as it says that the rest is there."""
+        at = self.standing
         ap = metrics.AP if math.isfinite(metrics.AP) else 0.0
-        best = ap > self.best_ap
-        self.best_ap = max(ap, self.best_ap)
-        self.folder.write_weights(self.plain_model, self.info, best=best)
-        self.folder.add_row(epoch + 1, averages.total, averages.parts or {}, metrics)
-        detector = Detector.from_model(self.plain_model, self.info)
-        draw_validation(detector, self.validation_data, self.folder.path / "validation.png")
-        self.folder.write_checkpoint({"model": self.plain_model.state_dict(), "epoch": epoch,
-                                      "optimizer": self.optimizer.state_dict(), "best_ap": self.best_ap})
+        best = ap > at.best_ap
+        at.best_ap = max(ap, at.best_ap)
+        at.epochs_since_best = 0 if best else at.epochs_since_best + 1
+        if self.is_first:
+            self.answer.eval()   # no dropout in the picture
+            self.folder.write_weights(self.answer, self.info, best=best)
+            self.folder.add_row(at.epoch + 1, at.averages.total, at.averages.parts, metrics)
+            draw_validation(Detector.from_model(self.answer, self.info), self.validation_data,
+                            self.folder.path / "validation.png")
+            logger.info("epoch %d/%d: loss %.3f, AP %.3f, AP50 %.3f, %.0f s", at.epoch + 1, self.recipe.epochs,
+                        at.averages.total, metrics.AP, metrics.AP50, seconds)
+        if self.recipe.trackers:
+            numbers = {name: value for name, value in asdict(metrics).items() if name != "per_class"}
+            self.accelerator.log({"loss": at.averages.total, **at.averages.parts, **numbers}, step=at.epoch + 1)
+        at.next_epoch()
+        self.save()
+
+    def save(self) -> None:
+        """Write down where the training stands."""
+        if not self.is_first:
+            return
+        tensors = prefixed("model/", self.plain_model.state_dict())
+        tensors |= prefixed("optimizer/", optimizer_tensors(self.optimizer))
+        if self.average:
+            tensors |= prefixed("average/", self.average.state_dict())
+        scaler = self.accelerator.scaler
+        write_state(self.folder.state, self.standing, tensors, scaler.state_dict() if scaler else {})
+
+    def resume(self) -> None:
+        """Go on where the folder's state says. Raises RunError where it is damaged or fits another model."""
+        try:
+            self.standing, tensors, scaler = read_state(self.folder.state)
+            self.plain_model.load_state_dict(without_prefix("model/", tensors))
+            load_optimizer(self.optimizer, without_prefix("optimizer/", tensors))
+            if self.average:
+                self.average.load_state_dict(without_prefix("average/", tensors))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RunError(f"{self.folder.state}: cannot be resumed ({error})") from error
+        if scaler and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(scaler)

@@ -40,18 +40,20 @@ class SetLoss:
     alpha: float = 0.25
     gamma: float = 2
 
-    def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> Losses:
-        """The losses of a batch; in a distributed run the objects are counted over all ranks.
+    def __call__(self, predictions: Predictions, targets: Sequence[Target],
+                 num_boxes: Float[Tensor, ""] | None = None) -> Losses:
+        """The losses of a batch, divided by `num_boxes`: by default what `count_boxes` says of its targets.
 
         Raises ValueError for targets that do not fit the predictions, and NonFiniteError, which names the
         picture, when the matching meets NaN.
         """
         check_targets(predictions, targets)
         with torch.autocast(predictions.logits.device.type, enabled=False):
-            return self._losses(predictions, to_device(list(targets), predictions.logits.device))
+            if num_boxes is None:
+                num_boxes = count_boxes(targets, predictions.logits.device)
+            return self._losses(predictions, to_device(list(targets), predictions.logits.device), num_boxes)
 
-    def _losses(self, predictions: Predictions, targets: list[Target]) -> Losses:
-        num_boxes = count_boxes(targets, predictions.logits.device)
+    def _losses(self, predictions: Predictions, targets: list[Target], num_boxes: Float[Tensor, ""]) -> Losses:
         last = len(predictions.logits) - 1
         suffixes = ["" if layer == last else f"_{layer}" for layer in range(last + 1)]
         parts = self._parts(predictions.logits, predictions.boxes, targets, num_boxes, suffixes)

@@ -18,13 +18,16 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the data.
-        batch_size: Pictures a step and process; published are 32 in all.
+        batch_size: Pictures that a process looks at together; halved where the memory does not suffice.
+        total_batch: Pictures a step, of all processes: the gradients of several batches are added up. 0 is one batch
+            of each process. Published are 32.
         learning_rate: Of AdamW.
         backbone_learning_rate: The backbone's own.
         slow_factor: On the rate of what decides where to sample: offsets and reference points.
         weight_decay: Of AdamW.
         clip_norm: The gradient's norm is clipped at this; 0 switches clipping off.
-        schedule: "step" divides the rates by 10 after an epoch, "cosine" lets them fall to 0.
+        schedule: "step" divides the rates by 10 after an epoch, "cosine" and "linear" let them fall to 0, "constant"
+            leaves them.
         drop_epoch: The epoch of "step".
         warmup_steps: Steps over which the rates rise to their full value.
         class_weight: Of the focal loss, and of its cost in matching.
@@ -32,18 +35,27 @@ class Recipe:
         giou_weight: Of the GIoU loss, and of its cost.
         augmentation: "published", or "small" for few pictures on a small machine.
         precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
+        ema_decay: Evaluate and keep a moving average of the weights, with this share of the old one a step;
+            0 switches it off.
+        patience: Stop after so many epochs without a better AP; 0 never does.
+        freeze: Parts that are not trained, by the beginnings of their parameters' names.
+        recompute: Save memory: compute the layers' activations again in the backward pass.
+        deterministic: Refuse operations whose result differs from run to run, on a GPU.
+        save_steps: Steps between two saves; each epoch is saved as well.
         num_workers: Processes that read pictures.
+        trackers: Where to send the numbers too: tensorboard, wandb, mlflow.
         seed: Of all chance.
     """
 
     epochs: int = 50
     batch_size: int = 2
+    total_batch: int = 0
     learning_rate: float = 2e-4
     backbone_learning_rate: float = 2e-5
     slow_factor: float = 0.1
     weight_decay: float = 1e-4
     clip_norm: float = 0.1
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Literal["step", "cosine", "linear", "constant"] = "step"
     drop_epoch: int = 40
     warmup_steps: int = 0
     class_weight: float = 2
@@ -51,29 +63,47 @@ class Recipe:
     giou_weight: float = 2
     augmentation: Literal["published", "small"] = "published"
     precision: Literal["no", "bf16", "fp16"] = "no"
+    ema_decay: float = 0.0
+    patience: int = 0
+    freeze: tuple[str, ...] = ()
+    recompute: bool = False
+    deterministic: bool = False
+    save_steps: int = 500
     num_workers: int = 2
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     seed: int = 42
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "warmup_steps": 0, "num_workers": 0}
+        least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "save_steps": 1}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= least.get(field.name, 0)):
                 raise ValueError(f"{field.name}: expected at least {least.get(field.name, 0)}, got {value}")
-        for name, known in {"schedule": ("step", "cosine"), "augmentation": ("published", "small"),
-                            "precision": ("no", "bf16", "fp16")}.items():
+        for name, known in {"schedule": ("step", "cosine", "linear", "constant"), "precision": ("no", "bf16", "fp16"),
+                            "augmentation": ("published", "small")}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not self.ema_decay < 1:
+            raise ValueError(f"ema_decay: expected less than 1, got {self.ema_decay}")
+
+    def accumulation(self, num_processes: int) -> int:
+        """Batches of each process that make a step. Raises ValueError where `total_batch` is no multiple."""
+        together = self.batch_size * num_processes
+        if self.total_batch % together:
+            raise ValueError(f"total_batch: expected a multiple of batch_size x processes "
+                             f"({self.batch_size} x {num_processes}), got {self.total_batch}")
+        return max(1, self.total_batch // together)
 
     def rate_factor(self, step: int, steps_per_epoch: int) -> float:
         """What the learning rates are multiplied by at `step`, counted from 0 over the whole training."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        if self.schedule == "step":
-            return 0.1 if step // steps_per_epoch >= self.drop_epoch else 1.0
         total = self.epochs * steps_per_epoch
-        progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        progress = min(1.0, (step - self.warmup_steps) / max(1, total - self.warmup_steps))
+        return {"step": 0.1 if step // steps_per_epoch >= self.drop_epoch else 1.0,
+                "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+                "linear": 1 - progress,
+                "constant": 1.0}[self.schedule]
 
 
 def build_optimizer(model: "DeformableDETR", recipe: Recipe) -> "torch.optim.AdamW":

@@ -1,20 +1,26 @@
 """What a run leaves behind: its settings, its numbers as a table and as curves, its weights, and where to go on."""
 
 import csv
-import os
+import io
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from deformable_detr.evaluation import CocoMetrics
 from deformable_detr.model import DeformableDETR
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.weights import ModelInfo, save
+from deformable_detr.weights.native import write_whole
 
-FREE_TO_CHANGE = ("epochs", "num_workers")   # between a run and its resumption
+logger = logging.getLogger(__name__)
+
+# Between a run and its resumption: these change no result, or only what is still to come.
+FREE_TO_CHANGE = ("epochs", "batch_size", "total_batch", "patience", "recompute", "save_steps", "num_workers",
+                  "trackers")
+GROUPS = ("model", "preprocessing", "recipe", "classes", "step")
 CURVES = {"loss": ("loss",), "AP": ("AP", "AP50")}
 
 
@@ -27,15 +33,15 @@ class RunFolder:
     """The files of one run.
 
     `config.yaml` settings, `metrics.csv` a row an epoch, `curves.png` the same drawn, `validation.png` detections
-    beside the truth, `best.safetensors` and `last.safetensors` weights, `checkpoint.pt` what resuming needs.
+    beside the truth, `best.safetensors` and `last.safetensors` weights, `state.safetensors` what resuming needs.
     """
 
     path: Path
 
     @property
-    def checkpoint(self) -> Path:
-        """Model, optimizer and epoch; read with `weights_only=True`."""
-        return self.path / "checkpoint.pt"
+    def state(self) -> Path:
+        """Where the training stands; `training/state.py` reads and writes it."""
+        return self.path / "state.safetensors"
 
     @property
     def metrics(self) -> Path:
@@ -47,50 +53,37 @@ class RunFolder:
         """The weights with the highest AP so far."""
         return self.path / "best.safetensors"
 
-    def begin(self, settings: dict[str, Any], *, resume: bool) -> None:
-        """Write down the settings of a run, or go on with the one that is there.
-
-        Raises RunError where a new run would overwrite another, and where a resumed one has other settings.
-        """
-        if resume:
-            self._check_same(settings)
-        elif self.checkpoint.exists():
+    def check_new(self) -> None:
+        """Raise RunError where a new run would overwrite another."""
+        if self.state.exists():
             raise RunError(f"{self.path}: holds another run; go on with --resume, or choose another --out")
+
+    def begin(self, settings: dict[str, Any], *, resumed: bool) -> None:
+        """Write down the settings of a run; what is left of an unfinished first epoch gives way to a new one."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._settings.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-        if not resume:
+        write_whole(self._settings, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+        if not resumed:
             self.metrics.unlink(missing_ok=True)
 
     @property
     def _settings(self) -> Path:
         return self.path / "config.yaml"
 
-    def _check_same(self, settings: dict[str, Any]) -> None:
+    def check_same(self, settings: dict[str, Any], *, force: bool) -> None:
+        """Raise RunError where there is no run to resume, or it has other settings, which `force` takes."""
+        if not self.state.exists():
+            raise RunError(f"{self.path}: no run to resume: {self.state.name} is not there")
         try:
-            old = yaml.safe_load(self._settings.read_text())
-        except (OSError, yaml.YAMLError) as error:
+            old = yaml.safe_load(self._settings.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise RunError(f"{self.path}: no run to resume ({error})") from error
         changed = [f"{group}.{name}: the run has {old.get(group, {}).get(name)!r}, got {value!r}"
-                   for group in ("model", "preprocessing", "recipe", "classes")
-                   for name, value in settings[group].items()
+                   for group in GROUPS for name, value in settings[group].items()
                    if name not in FREE_TO_CHANGE and old.get(group, {}).get(name) != value]
-        if changed:
-            raise RunError(f"{self.path}: cannot resume with other settings: {'; '.join(changed)}")
-
-    def read_checkpoint(self) -> dict[str, Any]:
-        """What `write_checkpoint` wrote. Raises RunError when there is none."""
-        try:
-            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise RunError(f"{self.path}: no run to resume: {self.checkpoint.name} is not there") from None
-        except Exception as error:   # a damaged archive raises almost anything
-            raise RunError(f"{self.checkpoint}: damaged: {error}") from error
-
-    def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write beside the old one, then rename: there is always a whole one."""
-        unfinished = self.checkpoint.with_suffix(".unfinished")
-        torch.save(state, unfinished)
-        unfinished.replace(self.checkpoint)
+        if changed and not force:
+            raise RunError(f"{self.path}: cannot resume with other settings, but with --force: {'; '.join(changed)}")
+        for change in changed:
+            logger.warning("going on with another setting: %s", change)
 
     def write_weights(self, model: DeformableDETR, info: ModelInfo, *, best: bool) -> None:
         """The weights of this epoch; as the best too, where they are."""
@@ -103,12 +96,11 @@ class RunFolder:
         rows = [row for row in self.rows() if int(row["epoch"]) < epoch]
         numbers = {name: value for name, value in asdict(metrics).items() if name != "per_class"}
         rows.append({"epoch": epoch, "loss": loss, **parts, **numbers})
-        unfinished = self.metrics.with_suffix(".unfinished")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[-1].keys(), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(unfinished, self.metrics)  # noqa: PTH105
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, rows[-1].keys(), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.metrics, table.getvalue().encode())
         draw_curves(self.rows(), self.path / "curves.png")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -138,9 +130,11 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def settings_of(model: DeformableDETR, info: ModelInfo, recipe: Recipe) -> dict[str, Any]:
-    """All settings of a run, as plain values for YAML."""
-    preprocessing = {name: list(value) if isinstance(value, tuple) else value
-                     for name, value in asdict(info.preprocessing).items()}
-    return {"model": asdict(model.config), "preprocessing": preprocessing, "recipe": asdict(recipe),
-            "classes": dict(zip(info.category_ids, info.names, strict=True)), "provenance": dict(info.provenance)}
+def settings_of(model: DeformableDETR, info: ModelInfo, recipe: Recipe, step_size: int) -> dict[str, Any]:
+    """All settings of a run, as plain values for YAML; `step_size` pictures make a step."""
+    def plain(settings: Any) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+
+    return {"model": plain(model.config), "preprocessing": plain(info.preprocessing), "recipe": plain(recipe),
+            "step": {"pictures": step_size}, "classes": dict(zip(info.category_ids, info.names, strict=True)),
+            "provenance": dict(info.provenance)}

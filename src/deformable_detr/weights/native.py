@@ -69,7 +69,7 @@ def save(path: str | Path, model: DeformableDETR, info: ModelInfo, *,
     entries = {"config": asdict(model.config), **asdict(info)}
     header = {"format": FORMAT, "format_version": str(FORMAT_VERSION),
               **{name: json.dumps(entries[name], ensure_ascii=False) for name in JSON_ENTRIES}}
-    _write_whole(Path(path), serialise(tensors, header))
+    write_whole(Path(path), serialise(tensors, header))
 
 
 def load(path: str | Path) -> tuple[DeformableDETR, ModelInfo]:
@@ -112,7 +112,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write beside the file, then rename: a reader, or a crash, never meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}")

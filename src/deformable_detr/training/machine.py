@@ -1,0 +1,60 @@
+"""What of a training depends on the machine: devices and processes, trackers, memory; and what stays as it is."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+from accelerate import Accelerator
+from torch.utils.checkpoint import checkpoint
+
+from deformable_detr.model import DeformableDETR
+from deformable_detr.training.recipe import Recipe
+
+
+def build_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
+    """Devices, processes and precision, as the launcher, the machine and the recipe have it.
+
+    Raises ValueError for a tracker that is not installed.
+    """
+    for tracker in recipe.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise ValueError(f"trackers: {tracker} is not installed; pip install {tracker}")
+    if recipe.deterministic:
+        torch.use_deterministic_algorithms(True)
+    # Accelerate lets processes without a GPU work together only when it is told that they are.
+    on_cpu = not torch.accelerator.is_available()
+    return Accelerator(mixed_precision=recipe.precision, cpu=on_cpu, log_with=list(recipe.trackers) or None,
+                       project_dir=folder)
+
+
+def freeze(model: DeformableDETR, parts: tuple[str, ...]) -> None:
+    """Train no parameter whose name begins with one of `parts`. Raises ValueError where none does."""
+    for part in parts:
+        named = [parameter for name, parameter in model.named_parameters() if name.startswith(part)]
+        if not named:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"freeze: expected the beginning of a parameter's name, such as {known}, got {part!r}")
+        for parameter in named:
+            parameter.requires_grad_(False)
+
+
+def recompute_activations(model: DeformableDETR) -> None:
+    """Keep of each transformer layer only its input, and compute the rest again in the backward pass."""
+    for layer in [*model.encoder.layers, *model.decoder.layers]:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def reason_to_stop(error: Exception) -> str | None:
+    """What a user can read of an error that ended a training; None where it is a fault of the program."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | ArithmeticError | OSError):   # a bad picture, a NaN, a full disk
+        return text
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of memory ({text}): lower --batch-size or --size, or set --recompute"
+    if "DataLoader worker" in text:
+        return f"a process that reads pictures was ended by the system ({text}): lower --num-workers"
+    if distributed.is_available() and distributed.is_initialized() and isinstance(error, RuntimeError):
+        return f"the processes of this training have lost one another ({text}): see what the others say"
+    return None

@@ -1,0 +1,97 @@
+"""Where a training stands, as one safetensors file: tensors by name, all else as JSON in its header. No pickle."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from deformable_detr.weights.native import write_whole
+
+FORMAT = "deformable-detr training 1"
+
+
+@dataclass
+class Averages:
+    """Running means of the losses of an epoch."""
+
+    steps: int = 0
+    total: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, total: float, parts: dict[str, float]) -> None:
+        """Take one step's losses."""
+        self.steps += 1
+        self.total += (total - self.total) / self.steps
+        old = self.parts or parts
+        self.parts = {name: old[name] + (value - old[name]) / self.steps for name, value in parts.items()}
+
+
+@dataclass
+class Standing:
+    """How far a training has come, and how well it did."""
+
+    epoch: int = 0                      # in which it is, counted from 0
+    step: int = 0                       # steps of this epoch that are done
+    averages: Averages = field(default_factory=Averages)    # over these
+    best_ap: float = -1.0
+    epochs_since_best: int = 0
+
+    def next_epoch(self) -> None:
+        """Move on to the beginning of the next epoch."""
+        self.epoch, self.step, self.averages = self.epoch + 1, 0, Averages()
+
+
+def write_state(path: Path, standing: Standing, tensors: dict[str, Tensor], scaler: dict[str, Any]) -> None:
+    """Write a state; an older one of this name stays whole until the new one is. Raises OSError where it cannot."""
+    header = {"format": FORMAT, "standing": json.dumps(asdict(standing)), "scaler": json.dumps(scaler)}
+    write_whole(path, serialise({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header))
+
+
+def read_state(path: Path) -> tuple[Standing, dict[str, Tensor], dict[str, Any]]:
+    """What `write_state` wrote: the standing, the tensors, the state of fp16's loss scaler.
+
+    Raises FileNotFoundError when there is no file, ValueError when it is another one or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise ValueError(f"expected the format {FORMAT!r}, got {header.get('format')!r}")
+            values = json.loads(header["standing"])
+            values["averages"] = Averages(**values["averages"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            return Standing(**values), tensors, json.loads(header["scaler"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the state of a training, or damaged ({error})") from error
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, `prefix` in front of each name."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimizer remembers of each parameter, by the parameter's number."""
+    return {f"{number}.{name}": tensor for number, memory in optimizer.state_dict()["state"].items()
+            for name, tensor in memory.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give the optimizer back what `optimizer_tensors` took; its settings stay as they are."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

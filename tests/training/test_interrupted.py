@@ -1,0 +1,173 @@
+"""What happens to runs: killed, out of room, out of memory. A resumed one ends as if nothing had happened."""
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from deformable_detr.model import DeformableDETR
+from deformable_detr.structures import ImageBatch, Predictions
+from deformable_detr.training import state
+from deformable_detr.training.run_folder import RunFolder
+from deformable_detr.training.state import read_state
+from deformable_detr.weights import load
+
+Train = Callable[..., int]
+Flags = list[str]
+
+DISTURBED = Path(__file__).parent / "disturbed.py"
+
+
+@pytest.fixture
+def flags(train_flags: Callable[..., Flags]) -> Callable[..., Flags]:
+    """Of a run with workers, chance and saves between epochs."""
+    return lambda *added: train_flags("--batch-size", 1, "--num-workers", 1, "--dropout", 0.1, "--save-steps", 2,
+                                      "--ema-decay", 0.9, "--schedule", "cosine", *added)
+
+
+def disturbed(what: str, detail: object, flags: Flags) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(DISTURBED), what, str(detail), *flags], capture_output=True, text=True)
+
+
+def assert_same_ending(first: Path, second: Path) -> None:
+    """The same weights and numbers bit for bit."""
+    (one, _), (other, _) = load(first / "last.safetensors"), load(second / "last.safetensors")
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    (at, tensors, _), (place, others, _) = (read_state(path / "state.safetensors") for path in (first, second))
+    assert at == place
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
+
+
+def kill_and_resume(flags: Callable[..., Flags], folder: Path, kills: int, epochs: int) -> None:
+    whole, parts = folder / "whole", folder / "parts"
+    subprocess.run([sys.executable, "-m", "deformable_detr", *flags("--out", whole, "--epochs", epochs)],
+                   check=True, capture_output=True)
+    for number in range(kills):
+        resume = ["--resume"] if (parts / "state.safetensors").exists() else []
+        result = disturbed("kill", number, flags("--out", parts, "--epochs", epochs, *resume))
+        assert result.returncode == -9, result.stderr
+    subprocess.run([sys.executable, "-m", "deformable_detr",
+                    *flags("--out", parts, "--epochs", epochs, "--resume")], check=True, capture_output=True)
+    assert_same_ending(whole, parts)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    kill_and_resume(flags, tmp_path, kills=2, epochs=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_ten_times(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    kill_and_resume(flags, tmp_path, kills=10, epochs=12)
+
+
+def test_a_full_disk_loses_nothing(flags: Callable[..., Flags], train: Train, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = disturbed("fill-disk", "3,100000", flags("--out", parts, "--epochs", 1))
+    assert result.returncode == 1
+    assert "File too large" in result.stderr
+    assert "Traceback" not in result.stderr
+    at, _, _ = read_state(parts / "state.safetensors")
+    assert (at.epoch, at.step) == (0, 2)
+    assert not list(parts.glob(".*"))
+    subprocess.run([sys.executable, "-m", "deformable_detr", *flags("--out", parts, "--epochs", 1, "--resume")],
+                   check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "deformable_detr", *flags("--out", whole, "--epochs", 1)],
+                   check=True, capture_output=True)
+    assert_same_ending(whole, parts)
+
+
+def test_a_folder_that_cannot_be_written_any_more(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 1) == 0
+    before = (out / "state.safetensors").read_bytes()
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(state, "write_whole", read_only)
+    assert train("--out", out, "--epochs", 2, "--resume") == 1
+    assert "Read-only file system" in capsys.readouterr().err
+    assert (out / "state.safetensors").read_bytes() == before
+
+
+def test_an_out_folder_that_is_a_file(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert train("--out", tmp_path / "file" / "run") == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_a_lost_worker_is_told_as_such(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    result = disturbed("lose-worker", "", flags("--out", tmp_path / "run", "--epochs", 2))
+    assert result.returncode == 1
+    assert "a process that reads pictures was ended by the system" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_finished_run_takes_more_epochs(train: Train, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 1) == 0
+    assert train("--out", out, "--epochs", 1, "--resume") == 0
+    assert train("--out", out, "--epochs", 2, "--resume") == 0
+    assert read_state(out / "state.safetensors")[0].epoch == 2
+
+
+def test_other_settings_are_named_or_forced(train: Train, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 1) == 0
+    changed = ("--out", out, "--epochs", 2, "--learning-rate", 0.1, "--batch-size", 2, "--resume")
+    assert train(*changed) == 2
+    error = capsys.readouterr().err
+    assert "recipe.learning_rate: the run has 0.0002, got 0.1" in error
+    assert "step.pictures: the run has 3, got 2" in error
+    assert train(*changed, "--force") == 0
+    assert "going on with another setting: recipe.learning_rate" in capsys.readouterr().err
+
+
+def test_another_model_cannot_be_forced(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 1) == 0
+    settings = (out / "config.yaml").read_bytes()
+    assert train("--out", out, "--epochs", 2, "--resume", "--force", "--ffn-width", 16) == 2
+    assert "cannot be resumed" in capsys.readouterr().err
+    assert (out / "config.yaml").read_bytes() == settings
+
+
+def test_a_damaged_state_is_named(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 1) == 0
+    content = (out / "state.safetensors").read_bytes()
+    for damaged in (content[:1000], b"", b"no state", (out / "best.safetensors").read_bytes()):
+        (out / "state.safetensors").write_bytes(damaged)
+        assert train("--out", out, "--epochs", 2, "--resume") == 2
+        assert "state.safetensors" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--out", tmp_path / "roomy", "--epochs", 2, "--dropout", 0) == 0
+    forward = DeformableDETR.forward
+
+    def cramped(self: DeformableDETR, batch: ImageBatch) -> Predictions:
+        if self.training and len(batch.sizes) > 1:
+            raise torch.OutOfMemoryError("no room for 3 pictures")
+        return forward(self, batch)
+
+    monkeypatch.setattr(DeformableDETR, "forward", cramped)
+    assert train("--out", tmp_path / "cramped", "--epochs", 2, "--dropout", 0) == 0
+    assert "out of memory: looking at 1 pictures at a time" in capsys.readouterr().err
+    roomy, halved = ([float(row["loss"]) for row in RunFolder(tmp_path / name).rows()] for name in ("roomy", "cramped"))
+    assert halved == pytest.approx(roomy, rel=1e-4)
+
+    monkeypatch.setattr(DeformableDETR, "forward", lambda *_: (_ for _ in ()).throw(
+        torch.OutOfMemoryError("no room at all")))
+    assert train("--out", tmp_path / "none", "--epochs", 1) == 1
+    assert "no room at all" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""Several processes on one machine, which talk by gloo, and two agents of torchrun that stand for two machines."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+Flags = list[str]
+
+DISTURBED = Path(__file__).parent / "disturbed.py"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_together(commands: list[list[str]], environments: list[dict[str, str]]) -> list[tuple[int, str]]:
+    """Exit code and standard error of processes that run side by side, one thread each."""
+    processes = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                 for command, environment in zip(commands, environments, strict=True)]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
+
+
+def ranks(count: int, what: str, detail: object, flags: Flags) -> list[tuple[int, str]]:
+    """`disturbed.py` in `count` processes of one training."""
+    port = free_port()
+    environments = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} for rank in range(count)]
+    return run_together([[sys.executable, str(DISTURBED), what, str(detail), *flags]] * count, environments)
+
+
+def alone(what: str, detail: object, flags: Flags) -> tuple[int, str]:
+    return run_together([[sys.executable, str(DISTURBED), what, str(detail), *flags]], [{}])[0]
+
+
+def assert_ended_well(results: list[tuple[int, str]]) -> None:
+    for code, error in results:
+        assert code == 0, error
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_course(first: Path, second: Path) -> None:
+    """First gradients and losses to 1e-5, later losses to 1e-3."""
+    (one, other) = (load_file(path) for path in (first, second))
+    torch.testing.assert_close(one["losses"][0], other["losses"][0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(one.pop("losses"), other.pop("losses"), rtol=1e-3, atol=0)
+    assert one.keys() == other.keys()
+    for name, gradient in one.items():
+        difference = (gradient - other[name]).norm()
+        assert difference <= 1e-5 * gradient.norm() + 1e-8, (name, difference, gradient.norm())
+
+
+@pytest.fixture
+def flags(train_flags: Callable[..., Flags]) -> Callable[..., Flags]:
+    """Of a run without dropout; one picture of five holds no object."""
+    return lambda *added: train_flags("--dropout", 0, *(() if "--epochs" in added else ("--epochs", 2)), *added)
+
+
+def test_two_processes_do_what_one_does(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert_ended_well([alone("record", tmp_path / "one.st", flags("--out", one, "--batch-size", 4))])
+    assert_ended_well(ranks(2, "record", tmp_path / "two.st", flags("--out", two, "--batch-size", 2)))
+    assert_same_course(tmp_path / "one.st", tmp_path / "two.st")
+    for first, second in zip(rows(one), rows(two), strict=True):
+        assert float(first["loss"]) == pytest.approx(float(second["loss"]), rel=1e-3)
+
+
+def test_accumulation_does_what_a_large_batch_does(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    assert_ended_well([
+        alone("record", tmp_path / "one.st", flags("--out", tmp_path / "one", "--batch-size", 4)),
+        alone("record", tmp_path / "two.st", flags("--out", tmp_path / "two", "--batch-size", 1, "--total-batch", 4))])
+    assert_same_course(tmp_path / "one.st", tmp_path / "two.st")
+
+
+def test_evaluation_on_two_processes_counts_every_picture_once(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    still = ("--learning-rate", 0, "--backbone-learning-rate", 0, "--epochs", 1, "--batch-size", 2)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert_ended_well([alone("record", tmp_path / "one.st", flags("--out", one, *still))])
+    assert_ended_well(ranks(2, "record", tmp_path / "two.st", flags("--out", two, *still)))
+    numbers = [{name: value for name, value in rows(folder)[0].items() if name[:2] in ("AP", "AR")}
+               for folder in (one, two)]
+    assert float(numbers[0]["AR100"]) > 0
+    assert numbers[0] == numbers[1]
+
+
+def test_two_machines_and_a_resumed_run(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    """Two agents of torchrun on the loopback interface, each with a process."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    port = free_port()
+
+    def torchrun(node: int, what: str, detail: object, flags: Flags) -> list[str]:
+        return [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+                "--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", str(port),
+                str(DISTURBED), what, str(detail), *flags]
+
+    assert_ended_well([alone("record", tmp_path / "one.st", flags("--out", one, "--batch-size", 4))])
+    commands = [torchrun(node, "record", tmp_path / "two.st", flags("--out", two, "--batch-size", 2))
+                for node in range(2)]
+    assert_ended_well(run_together(commands, [{}, {}]))
+    assert_same_course(tmp_path / "one.st", tmp_path / "two.st")
+
+
+def test_a_nan_in_one_process_stops_all_with_its_name(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    results = ranks(2, "poison", "2.png", flags("--out", tmp_path / "run", "--batch-size", 1))
+    for code, error in results:
+        assert code == 1
+        assert "2.png" in error
+        assert "Traceback" not in error
+
+
+def test_a_process_that_dies_ends_the_others(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    start = time.monotonic()
+    (code, error), (other, _) = ranks(2, "vanish", 1, flags("--out", tmp_path / "run", "--batch-size", 1))
+    assert time.monotonic() - start < 60
+    assert (code, other) == (1, 9)
+    assert "the processes of this training have lost one another" in error
+    assert "Traceback" not in error
