@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import deformable_detr
 from deformable_detr import Detections, Detector, ModelConfig
 from deformable_detr.data.transforms import eval_transform
 from deformable_detr.model import DeformableDETR
@@ -15,6 +16,7 @@ from deformable_detr.weights import ModelInfo, WeightsError, save
 TINY = ModelConfig(backbone="test_resnet", width=64, num_heads=2, num_points=2, num_encoder_layers=1,
                    num_decoder_layers=2, ffn_width=32, num_queries=20, num_classes=3)
 INFO = ModelInfo(("cat", "dog", "猫"), (1, 17, 90), Preprocessing(size=64, max_size=96, divisor=32))
+ASSETS = Path(deformable_detr.__file__).parent / "assets"
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 45, 3), dtype=np.uint8)
 
 
@@ -153,3 +155,20 @@ def test_weights_from_the_hub(weights: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Detector("hf:someone/cats").names == INFO.names
     with pytest.raises(WeightsError, match=r"^hf:no/body: cannot fetch .* \(no repository no/body\)$"):
         Detector("hf:no/body")
+
+
+@pytest.mark.parametrize("name", ["BloodImage_00222.jpg", "BloodImage_00304.jpg"])
+def test_the_packaged_weights_find_the_cells_of_the_packaged_pictures(name: str) -> None:
+    demo = Detector("demo", device="cpu")
+    assert demo.names == ("RBC", "WBC", "Platelets")
+    assert "MIT" in demo.info.provenance["license"]
+    found = demo(ASSETS / "pictures" / name, threshold=0.4)
+    assert found.names.count("WBC") == 1
+    assert found.names.count("RBC") >= 8
+    assert found.image_size == (480, 640)
+
+
+def test_the_packaged_file_tells_no_path_of_the_machine_that_made_it() -> None:
+    header = (ASSETS / "demo.safetensors").read_bytes()[:10_000]
+    assert b'"/' not in header
+    assert b" /" not in header
