@@ -61,9 +61,9 @@ def assert_same_course(first: Path, second: Path) -> None:
     torch.testing.assert_close(one["losses"][0], other["losses"][0], rtol=1e-5, atol=0)
     torch.testing.assert_close(one.pop("losses"), other.pop("losses"), rtol=1e-3, atol=0)
     assert one.keys() == other.keys()
+    whole = torch.stack([gradient.norm() for gradient in one.values()]).norm()   # some are nothing but rounding
     for name, gradient in one.items():
-        difference = (gradient - other[name]).norm()
-        assert difference <= 1e-5 * gradient.norm() + 1e-8, (name, difference, gradient.norm())
+        assert (gradient - other[name]).norm() <= 1e-5 * whole, name
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_evaluation_on_two_processes_counts_every_picture_once(flags: Callable[.
     assert numbers[0] == numbers[1]
 
 
-def test_two_machines_and_a_resumed_run(flags: Callable[..., Flags], tmp_path: Path) -> None:
+def test_two_machines_do_what_one_does(flags: Callable[..., Flags], tmp_path: Path) -> None:
     """Two agents of torchrun on the loopback interface, each with a process."""
     one, two = tmp_path / "one", tmp_path / "two"
     port = free_port()
