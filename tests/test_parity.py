@@ -101,7 +101,10 @@ def check_steps(case: Case) -> None:
         optimizer.step()
         totals.append(total.item())
     assert totals == pytest.approx(published["total"], rel=1e-3)
-    assert norms == pytest.approx(published["grad_norm"], rel=1e-3)
+    assert norms[:2] == pytest.approx(published["grad_norm"][:2], rel=1e-3)
+    # By the third step rounding has grown: in float64 `refine` ends 1.1e-3 from the published number, and on an AMD
+    # processor one thread or two made a difference of 2.8e-3 to `single-scale`.
+    assert norms[2] == pytest.approx(published["grad_norm"][2], rel=5e-3)
 
 
 def test_parameters_and_names(case: Case) -> None:

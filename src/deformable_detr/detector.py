@@ -29,7 +29,7 @@ class Detector:
 
     def __init__(self, weights: str | Path = DEMO, device: str = "auto") -> None:
         self.device = _find_device(device)
-        model, self.info = load(_find_weights(weights))
+        model, self.info = load(find_weights(weights))
         self.model = model.to(self.device).eval()
 
     @classmethod
@@ -93,7 +93,8 @@ def _find_device(name: str) -> torch.device:
     return device
 
 
-def _find_weights(weights: str | Path) -> Path:
+def find_weights(weights: str | Path) -> Path:
+    """The file that "demo", "hf:owner/name" or a path stands for. Raises WeightsError where it cannot be had."""
     if weights == DEMO:
         return _packaged()
     if isinstance(weights, str) and weights.startswith(HUB_PREFIX):

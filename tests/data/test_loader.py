@@ -8,7 +8,8 @@ import pytest
 import torch
 from synthetic import box, paint, picture
 
-from deformable_detr.data import CocoDataset, DataError, build_loader, eval_transform, train_transform
+from deformable_detr.data import CocoDataset, DataError, SampleKey, build_loader, eval_transform, train_transform
+from deformable_detr.data.loader import Process
 from deformable_detr.structures import Preprocessing
 
 SMALL = Preprocessing(size=64, max_size=96)
@@ -130,30 +131,53 @@ def test_a_bad_picture_is_named_in_one_line(mixed, num_workers: int) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_accelerate_keeps_batches_and_epochs(mixed) -> None:
-    from accelerate import Accelerator
+def parts_of_steps(dataset: CocoDataset, batch_size: int, accumulate: int, count: int) -> list[list[list[SampleKey]]]:
+    """For each process its batches of an epoch."""
+    loaders = [build_loader(dataset, batch_size, training=True, accumulate=accumulate, process=Process(index, count))
+               for index in range(count)]
+    return [list(loader.batch_sampler) for loader in loaders]
 
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "count"), [(4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2),
+                                                                 (1, 1, 4)])
+def test_a_step_depends_on_no_number_of_processes(mixed, batch_size: int, accumulate: int, count: int) -> None:
     dataset = mixed(train_transform("small", SMALL))
-    plain = build_loader(dataset, 3, training=True)
-    prepared = Accelerator(cpu=True).prepare(build_loader(dataset, 3, training=True))
-    for epoch in (2, 5):
-        prepared.set_epoch(epoch)
-        plain.batch_sampler.set_epoch(epoch)
-        assert same(list(plain), list(prepared))
+    (whole,) = parts_of_steps(dataset, 4, 1, 1)
+    parts = parts_of_steps(dataset, batch_size, accumulate, count)
+    assert [len(step) for step in whole] == [4, 4, 4, 1]
+    for number, step in enumerate(whole[:-1]):
+        together = [key for part in parts for batch in part[number * accumulate:(number + 1) * accumulate]
+                    for key in batch]
+        assert together == step
+    for part in parts:   # no process is without a picture, so that none waits for another
+        assert [key for batch in part[3 * accumulate:] for key in batch] == whole[-1]
 
 
-def test_shards_of_accelerate_cover_the_epoch(mixed) -> None:
-    from accelerate.data_loader import BatchSamplerShard
+@pytest.mark.parametrize(("batch_size", "accumulate", "count"), [(2, 2, 1), (3, 1, 2), (1, 3, 2)])
+def test_an_epoch_can_begin_in_its_middle(mixed, batch_size: int, accumulate: int, count: int) -> None:
+    dataset = mixed(train_transform("small", SMALL))
+    for index in range(count):
+        batches = build_loader(dataset, batch_size, training=True, accumulate=accumulate,
+                               process=Process(index, count)).batch_sampler
+        batches.set_epoch(3)
+        whole = list(batches)
+        assert len(whole) == len(batches)
+        for first in range(batches.num_steps + 1):
+            batches.set_epoch(3, first)
+            assert list(batches) == whole[first * accumulate:]
+            assert len(batches) == len(whole[first * accumulate:])
 
-    batches = build_loader(mixed(train_transform("small", SMALL)), 3, training=True).batch_sampler
-    shards = [list(BatchSamplerShard(batches, num_processes=2, process_index=index)) for index in range(2)]
-    assert [len(shard) for shard in shards] == [3, 3]
-    seen = Counter(key.index for shard in shards for batch in shard for key in batch)
-    assert set(seen) == set(range(13))
+
+def test_processes_share_an_evaluation(mixed) -> None:
+    dataset = mixed(eval_transform(SMALL))
+    whole = ids_of(build_loader(dataset, 3, training=False))
+    parts = [ids_of(build_loader(dataset, 3, training=False, process=Process(index, 2))) for index in range(2)]
+    assert sorted(chain(*parts)) == sorted(whole)
 
 
-@pytest.mark.parametrize("fault", [{"batch_size": 0}, {"batch_size": 1, "size_divisor": 0}])
+@pytest.mark.parametrize("fault", [{"batch_size": 0}, {"batch_size": 1, "size_divisor": 0},
+                                   {"batch_size": 1, "accumulate": 0}])
 def test_counts_below_one_are_refused(fault: dict[str, int]) -> None:
     dataset = CocoDataset(BCCD, "train", eval_transform(SMALL))
-    with pytest.raises(ValueError, match=r"(batch_size|size_divisor): expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"(batch_size|size_divisor|accumulate): expected at least 1, got 0"):
         build_loader(dataset, training=False, **fault)

@@ -140,3 +140,18 @@ def test_message_tells_of_compiling_only(make_inputs, caplog):
     caplog.set_level(logging.INFO)
     forward_and_backward(make_inputs())
     assert not caplog.records
+
+
+ONE_THREAD = """
+import torch
+from deformable_detr import ops
+
+torch.set_num_threads(1)
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # OpenMP has started when Numba's first launch comes
+ops.ms_deform_attn(torch.rand(1, 4, 2, 2), ((2, 2),), torch.rand(1, 5, 2, 1, 1, 2), torch.rand(1, 5, 2, 1, 1))
+print(torch.get_num_threads())
+"""
+
+
+def test_torch_keeps_its_number_of_threads():
+    assert run_alone(ONE_THREAD).strip() == "1"

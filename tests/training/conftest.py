@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from accelerate.state import AcceleratorState
 
 from deformable_detr.cli import main
 from models import SMALL
 
 SIDE = 64
+
+
+@pytest.fixture(autouse=True)
+def forget_accelerate() -> None:
+    """Accelerate keeps the precision of the first training of a process for all others."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 Flags = list[str]
 
 DISTURBED = Path(__file__).parent / "disturbed.py"
+BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
 
 
 def free_port() -> int:
@@ -36,8 +37,9 @@ def run_together(commands: list[list[str]], environments: list[dict[str, str]]) 
 def ranks(count: int, what: str, detail: object, flags: Flags) -> list[tuple[int, str]]:
     """`disturbed.py` in `count` processes of one training."""
     port = free_port()
-    environments = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
-                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} for rank in range(count)]
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(port)}
+    environments = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(count)]
     return run_together([[sys.executable, str(DISTURBED), what, str(detail), *flags]] * count, environments)
 
 
@@ -88,14 +90,18 @@ def test_accumulation_does_what_a_large_batch_does(flags: Callable[..., Flags], 
     assert_same_course(tmp_path / "one.st", tmp_path / "two.st")
 
 
-def test_evaluation_on_two_processes_counts_every_picture_once(flags: Callable[..., Flags], tmp_path: Path) -> None:
-    still = ("--learning-rate", 0, "--backbone-learning-rate", 0, "--epochs", 1, "--batch-size", 2)
+def test_evaluation_on_two_processes_counts_every_picture_once(tmp_path: Path) -> None:
+    """Of weights that know the pictures; nothing is learned."""
+    def flags(out: Path) -> Flags:
+        return ["train", str(BLOOD_CELLS), "--weights", "demo", "--epochs=1", "--learning-rate=0", "--batch-size=3",
+                "--backbone-learning-rate=0", "--num-workers=0", f"--out={out}"]
+
     one, two = tmp_path / "one", tmp_path / "two"
-    assert_ended_well([alone("record", tmp_path / "one.st", flags("--out", one, *still))])
-    assert_ended_well(ranks(2, "record", tmp_path / "two.st", flags("--out", two, *still)))
+    assert_ended_well([alone("record", tmp_path / "one.st", flags(one))])
+    assert_ended_well(ranks(2, "record", tmp_path / "two.st", flags(two)))
     numbers = [{name: value for name, value in rows(folder)[0].items() if name[:2] in ("AP", "AR")}
                for folder in (one, two)]
-    assert float(numbers[0]["AR100"]) > 0
+    assert float(numbers[0]["AP50"]) > 0.5
     assert numbers[0] == numbers[1]
 
 

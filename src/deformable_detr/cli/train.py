@@ -33,7 +33,7 @@ RecipeFlags = Annotated[Recipe, Parameter(name="*", group="Recipe (by default th
 
 @app.command
 def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs/train"), resume: bool = False,
-          force: bool = False, weights: Path | None = None, backbone_weights: str | None = None, size: Pixels = None,
+          force: bool = False, weights: str | None = None, backbone_weights: str | None = None, size: Pixels = None,
           max_size: Pixels = None, model: ModelChanges = None, recipe: RecipeFlags | None = None) -> int:
     """Train a detector on a data set.
 
@@ -50,7 +50,8 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     force
         With --resume, take other settings for what is left of the run.
     weights
-        Start from this detector; where its classes are others, its class heads start anew.
+        Start from this detector ("demo", a file, or "hf:owner/name"); where its classes are others, its class
+        heads start anew.
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size

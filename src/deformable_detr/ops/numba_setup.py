@@ -36,13 +36,16 @@ def compiled(*, parallel: bool, **options: Any) -> Callable[[Callable], Callable
 def torch_threads() -> Iterator[None]:
     """Launch kernels on as many threads as torch uses, and leave the caller's own Numba setting as it was."""
     with _launch_guard():
-        before = numba.get_num_threads()
+        threads, before = torch.get_num_threads(), numba.get_num_threads()  # in this order, see below
         most = numba.config.NUMBA_NUM_THREADS  # pyright: ignore
-        numba.set_num_threads(min(torch.get_num_threads(), most))
+        numba.set_num_threads(min(threads, most))
         try:
             yield
         finally:
             numba.set_num_threads(before)
+            # Numba's first word, which the question above may be, sets the OpenMP that torch uses too.
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def _launch_guard() -> AbstractContextManager:

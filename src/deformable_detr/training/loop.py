@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from deformable_detr.data import build_loader
 from deformable_detr.data.coco import CocoDataset
-from deformable_detr.data.loader import Batch, Process, mixed_seed
+from deformable_detr.data.loader import Batch, Process, TrainingBatches, mixed_seed
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoMetrics, detect_all
 from deformable_detr.model import DeformableDETR
@@ -54,7 +54,7 @@ class Training:
         self.accumulate = recipe.accumulation(process.count)
         self.loader = build_loader(training_data, recipe.batch_size, training=True, seed=recipe.seed,
                                    num_workers=recipe.num_workers, accumulate=self.accumulate, process=process)
-        self.batches = self.loader.batch_sampler
+        self.batches: TrainingBatches = self.loader.batch_sampler  # type: ignore[assignment]
         self.validation_loader = build_loader(validation_data, recipe.batch_size, training=False,
                                               num_workers=recipe.num_workers, process=process)
         freeze(model.to(self.accelerator.device), recipe.freeze)
@@ -84,7 +84,9 @@ class Training:
         if self.is_first:
             self.folder.begin(settings, resumed=resume)
         if self.recipe.trackers:
-            self.accelerator.init_trackers("deformable-detr", asdict(self.recipe))
+            plain = {name: ", ".join(value) if isinstance(value, tuple) else value
+                     for name, value in asdict(self.recipe).items()}
+            self.accelerator.init_trackers("deformable-detr", plain)
 
     @property
     def is_first(self) -> bool:

@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor
 
+from deformable_detr.detector import find_weights
 from deformable_detr.model import DeformableDETR, ModelConfig
 from deformable_detr.structures import Preprocessing
 from deformable_detr.weights import WeightsError, load, read_checkpoint
@@ -30,7 +31,7 @@ class Start:
 
     preset: str = "two-stage"
     changes: Mapping[str, Any] = field(default_factory=dict)   # to the preset's fields
-    weights: Path | None = None                                # of a detector: its config and preprocessing count
+    weights: str | Path | None = None                          # of a detector, whose config and preprocessing count
     backbone_weights: str | Path | None = None                 # a file, or "pretrained"
     size: int | None = None                                    # pixels of a picture's short side
     max_size: int | None = None                                # and of its long side
@@ -41,7 +42,7 @@ class Start:
         if self.weights is None:
             trained = backbone_preprocessing(self.changes.get("backbone", ModelConfig.backbone))
         else:
-            trained = load(self.weights)[1].preprocessing
+            trained = load(find_weights(self.weights))[1].preprocessing
         size = self.size or trained.size
         max_size = self.max_size or (max(size, round(size * 5 / 3)) if self.size else trained.max_size)
         return replace(trained, size=size, max_size=max_size)
@@ -50,7 +51,7 @@ class Start:
         """The model for the classes `names`; what is random in it follows from `seed`."""
         torch.manual_seed(seed)
         if self.weights is not None:
-            return with_classes(self.weights, names)
+            return with_classes(find_weights(self.weights), names)
         config = ModelConfig.preset(self.preset, **{**self.changes, "num_classes": len(names)})
         if self.backbone_weights == PRETRAINED:
             return with_fetched_backbone(config)

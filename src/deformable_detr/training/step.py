@@ -17,6 +17,8 @@ from deformable_detr.training.matching import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
+Culprit = tuple[str, int | str | None]   # what is not finite, and for which picture
+
 
 class Step:
     """Learns from the batches that make a step, and says what the losses were.
@@ -51,8 +53,13 @@ class Step:
         if self.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        total, *parts = self.accelerator.reduce(torch.stack(list(losses.values())), "mean").tolist()
+        total, *parts = self._over_all(torch.stack(list(losses.values())), "mean").tolist()
         return total, dict(zip(list(losses)[1:], parts, strict=True))
+
+    def _over_all(self, values: Tensor, reduction: str) -> Tensor:
+        """Sum or mean over all processes."""
+        reduced: Any = self.accelerator.reduce(values, reduction)
+        return reduced
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Gradients of the whole step; its losses by name, `total` the first."""
@@ -74,7 +81,7 @@ class Step:
 
     def _finite_losses(self, predictions: Predictions, targets: list[Target], num_boxes: Tensor,
                        last: bool) -> dict[str, Tensor]:
-        culprit = None
+        culprit: Culprit | None = None
         losses: dict[str, Tensor] = {}
         try:
             found = self.loss(predictions, targets, num_boxes)
@@ -87,12 +94,12 @@ class Step:
             self._stop_together(culprit)
         return losses
 
-    def _stop_together(self, culprit: tuple[str, int | str | None] | None) -> None:
+    def _stop_together(self, culprit: Culprit | None) -> None:
         """Raise in all processes what one of them found: alone it would keep the others waiting."""
-        named = culprit and (culprit[0], self._file_name(culprit[1]))
+        named = (culprit[0], self._file_name(culprit[1])) if culprit else None
         found = torch.tensor(float(named is not None), device=self.accelerator.device)
-        if self.accelerator.reduce(found, "sum") > 0:
-            every = [named] if self.accelerator.num_processes == 1 else gather_object([named])
+        if self._over_all(found, "sum") > 0:
+            every: list[Culprit | None] = [named] if self.accelerator.num_processes == 1 else gather_object([named])
             raise NonFiniteError(*next(entry for entry in every if entry))
 
     def _culprit(self, predictions: Predictions, targets: list[Target]) -> int | str | None:

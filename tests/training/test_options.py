@@ -1,0 +1,130 @@
+"""What the recipe offers beside the published settings, through the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from deformable_detr.structures import ImageBatch
+from deformable_detr.training import Recipe
+from deformable_detr.training.machine import freeze, recompute_activations
+from deformable_detr.training.run_folder import RunFolder
+from deformable_detr.training.state import read_state
+from deformable_detr.weights import load
+from models import small_model
+
+Train = Callable[..., int]
+
+
+def test_what_is_kept_is_the_average(train: Train, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 2, "--ema-decay", 0.9, "--batch-size", 1) == 0
+    kept = load_file(out / "last.safetensors")
+    _, tensors, _ = read_state(out / "state.safetensors")
+    differing = 0
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, tensors[f"average/module.{name}"]), name
+        differing += not torch.equal(tensor, tensors[f"model/{name}"])
+    assert differing > 50
+
+
+def test_the_average_follows_its_definition() -> None:
+    from types import SimpleNamespace
+
+    from deformable_detr.training.loop import Training
+
+    training = SimpleNamespace(recipe=Recipe(ema_decay=0.8))
+    old, new = torch.tensor([1.0]), torch.tensor([3.0])
+    assert Training.averaged(training, old, new, 1000).item() == pytest.approx(0.8 * 1 + 0.2 * 3)
+    assert Training.averaged(training, old, new, 2).item() == pytest.approx(3 / 12 * 1 + 9 / 12 * 3)
+
+
+def test_patience_ends_a_run_that_does_not_improve(train: Train, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    still = ("--learning-rate", 0, "--backbone-learning-rate", 0)
+    assert train("--out", out, "--epochs", 9, "--patience", 2, *still) == 0
+    assert [row["epoch"] for row in RunFolder(out).rows()] == ["1", "2", "3"]
+
+
+def test_frozen_parts_stay(train: Train, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train("--out", first, "--epochs", 1) == 0
+    assert train("--out", second, "--epochs", 1, "--weights", first / "last.safetensors", "--freeze", "encoder.",
+                 "--freeze", "backbone.") == 0
+    (old, _), (new, _) = (load(folder / "last.safetensors") for folder in (first, second))
+    for name, tensor in old.state_dict().items():
+        if name.startswith(("encoder.", "backbone.")):
+            assert torch.equal(tensor, new.state_dict()[name]), name
+    assert not torch.equal(old.pyramid.level_embedding, new.pyramid.level_embedding)
+
+
+def test_a_part_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"freeze: expected the beginning of a parameter's name, such as backbone.*'neck'"):
+        freeze(small_model(), ("neck",))
+
+
+@pytest.mark.parametrize("preset", ["multi-scale", "two-stage"])
+def test_recomputed_activations_change_no_gradient(preset: str) -> None:
+    torch.manual_seed(2)
+    batch = ImageBatch.from_images([torch.rand(3, 64, 80), torch.rand(3, 50, 64)])
+    gradients = []
+    for recompute in (False, True):
+        model = small_model(preset, dropout=0.1).train()
+        if recompute:
+            recompute_activations(model)
+        torch.manual_seed(1)
+        predictions = model(batch)
+        (predictions.logits.sum() + predictions.boxes.square().sum()).backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        if gradient is not None:
+            assert torch.equal(gradient, gradients[1][name]), name
+
+
+@pytest.mark.parametrize("flags", [("--precision", "bf16"), ("--deterministic",), ("--recompute",)])
+def test_a_run_with(train: Train, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    out = tmp_path / "run"
+    try:
+        assert train("--out", out, "--epochs", 1, *flags) == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert float(RunFolder(out).rows()[0]["loss"]) > 0
+
+
+def test_a_tracker_hears_of_every_epoch(train: Train, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    assert train("--out", out, "--epochs", 2, "--trackers", "tensorboard") == 0
+    numbers = EventAccumulator(str(out / "deformable-detr")).Reload()
+    heard = [(event.step, event.value) for event in numbers.Scalars("loss")]
+    written = [(int(row["epoch"]), pytest.approx(float(row["loss"]), rel=1e-5)) for row in RunFolder(out).rows()]
+    assert heard == written
+
+
+def test_a_tracker_that_is_not_installed(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert train("--out", tmp_path / "run", "--trackers", "wandb") == 2
+    assert "trackers: wandb is not installed" in capsys.readouterr().err
+
+
+def test_a_total_batch_that_does_not_divide(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--out", tmp_path / "run", "--batch-size", 3, "--total-batch", 4) == 2
+    assert "total_batch: expected a multiple of batch_size x processes (3 x 1), got 4" in capsys.readouterr().err
+
+
+def test_schedules() -> None:
+    def factors(schedule: str) -> list[float]:
+        recipe = Recipe(epochs=2, schedule=schedule, warmup_steps=2, drop_epoch=1)  # type: ignore[arg-type]
+        return [recipe.rate_factor(step, steps_per_epoch=4) for step in range(8)]
+
+    assert factors("constant") == [0.5, 1, 1, 1, 1, 1, 1, 1]
+    assert factors("step") == pytest.approx([0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.1])
+    assert factors("linear") == pytest.approx([0.5, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    cosine = factors("cosine")
+    assert cosine[:3] == [0.5, 1, 1]
+    assert cosine[5] == pytest.approx(0.5)
+    assert sorted(cosine[2:], reverse=True) == cosine[2:]
