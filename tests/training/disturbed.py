@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from deformable_detr.cli import main
@@ -73,6 +74,11 @@ def poison(file_name: str) -> None:
     Step._finite_losses = poisoned
 
 
+def whole(gradient: torch.Tensor) -> torch.Tensor:
+    """All of a gradient that may be spread over processes."""
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+
+
 def record(path: str) -> None:
     """Write down the losses of all steps and the gradients of the first."""
     losses, notes = [], {}
@@ -85,7 +91,7 @@ def record(path: str) -> None:
     def gradients(optimizer: Any, *_: Any) -> None:
         if not notes:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            notes.update({str(index): parameter.grad.clone() for index, parameter in enumerate(parameters)})
+            notes.update({str(index): whole(parameter.grad) for index, parameter in enumerate(parameters)})
 
     Step.__call__ = recorded
     register_optimizer_step_pre_hook(gradients)

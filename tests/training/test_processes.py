@@ -105,6 +105,18 @@ def test_evaluation_on_two_processes_counts_every_picture_once(tmp_path: Path) -
     assert numbers[0] == numbers[1]
 
 
+def test_a_model_spread_over_processes_learns_the_same(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert_ended_well([alone("record", tmp_path / "one.st", flags("--out", one, "--batch-size", 4))])
+    spread = ("--out", two, "--batch-size", 1, "--total-batch", 4, "--shard")
+    assert_ended_well(ranks(2, "record", tmp_path / "two.st", flags(*spread, "--epochs", 1)))
+    assert_ended_well(ranks(2, "record", tmp_path / "more.st", flags(*spread, "--resume")))
+    losses = [float(loss) for name in ("two.st", "more.st") for loss in load_file(tmp_path / name)["losses"]]
+    assert losses == pytest.approx(load_file(tmp_path / "one.st")["losses"].tolist(), rel=1e-3)
+    for first, second in zip(rows(one), rows(two), strict=True):
+        assert float(first["loss"]) == pytest.approx(float(second["loss"]), rel=1e-3)
+
+
 def test_two_machines_do_what_one_does(flags: Callable[..., Flags], tmp_path: Path) -> None:
     """Two agents of torchrun on the loopback interface, each with a process."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -19,15 +19,15 @@ from deformable_detr.evaluation import CocoMetrics, detect_all
 from deformable_detr.model import DeformableDETR
 from deformable_detr.progress import show_progress
 from deformable_detr.training.losses import SetLoss
-from deformable_detr.training.machine import build_accelerator, freeze, recompute_activations
+from deformable_detr.training.machine import build_accelerator, freeze, gathered, recompute_activations, shard
 from deformable_detr.training.recipe import Recipe, build_optimizer
 from deformable_detr.training.run_folder import RunError, RunFolder, settings_of
 from deformable_detr.training.state import (
     Standing,
-    load_optimizer,
-    optimizer_tensors,
+    load_whole_state,
     prefixed,
     read_state,
+    whole_state,
     without_prefix,
     write_state,
 )
@@ -61,7 +61,11 @@ class Training:
         self.average = AveragedModel(model, avg_fn=self.averaged).eval() if recipe.ema_decay else None
         if recipe.recompute:
             recompute_activations(model)   # behind the copy that the average is
-        self.model, self.optimizer = self.accelerator.prepare(model, build_optimizer(model, recipe))
+        if recipe.shard:
+            self.model = shard(model, self.accelerator)
+        else:
+            self.model = self.accelerator.prepare(model)
+        self.optimizer = self.accelerator.prepare(build_optimizer(self.plain_model, recipe))
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         names = {picture.id: picture.file_name for picture in training_data.annotations.pictures}
         self.learn = Step(self.accelerator, self.model, self.optimizer,
@@ -98,10 +102,11 @@ class Training:
         """The model without what Accelerate wraps around it."""
         return self.accelerator.unwrap_model(self.model)
 
-    @property
     def answer(self) -> DeformableDETR:
-        """What is evaluated and kept: the average where there is one."""
-        return self.average.module if self.average else self.plain_model  # type: ignore[return-value]
+        """What is evaluated and kept: the average where there is one; of a spread model the whole."""
+        if self.average:
+            return self.average.module  # type: ignore[return-value]
+        return gathered(self.model) if self.recipe.shard else self.plain_model
 
     def train(self) -> CocoMetrics | None:
         """All epochs that are left; the numbers of the last one, None when none was left.
@@ -112,8 +117,9 @@ class Training:
         while self.standing.epoch < self.recipe.epochs and not self.is_hopeless:
             start = time.monotonic()
             self.train_epoch()
-            metrics = self.evaluate()
-            self.write_down(metrics, time.monotonic() - start)
+            answer = self.answer().eval()
+            metrics = self.evaluate(answer)
+            self.write_down(answer, metrics, time.monotonic() - start)
         if self.recipe.trackers:
             self.accelerator.end_training()
         return metrics
@@ -158,18 +164,18 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def evaluate(self) -> CocoMetrics:
+    def evaluate(self, answer: DeformableDETR) -> CocoMetrics:
         """COCO numbers on the validation pictures, each looked at by one of the processes."""
         title = f"epoch {self.standing.epoch + 1}/{self.recipe.epochs} evaluation"
         loader = self.validation_loader
-        evaluator = detect_all(self.answer, loader, progress=lambda batches: show_progress(
+        evaluator = detect_all(answer, loader, progress=lambda batches: show_progress(
             batches, len(loader), title) if self.is_first else batches)
         if self.accelerator.num_processes > 1:
             for found in gather_object([evaluator.found]):
                 evaluator.found |= found
         return evaluator.summarize()
 
-    def write_down(self, metrics: CocoMetrics, seconds: float) -> None:
+    def write_down(self, answer: DeformableDETR, metrics: CocoMetrics, seconds: float) -> None:
         """Everything that the folder keeps of an epoch; the state last, as it says that the rest is there."""
         at = self.standing
         ap = metrics.AP if math.isfinite(metrics.AP) else 0.0
@@ -177,10 +183,9 @@ class Training:
         at.best_ap = max(ap, at.best_ap)
         at.epochs_since_best = 0 if best else at.epochs_since_best + 1
         if self.is_first:
-            self.answer.eval()   # no dropout in the picture
-            self.folder.write_weights(self.answer, self.info, best=best)
+            self.folder.write_weights(answer, self.info, best=best)
             self.folder.add_row(at.epoch + 1, at.averages.total, at.averages.parts, metrics)
-            draw_validation(Detector.from_model(self.answer, self.info), self.validation_data,
+            draw_validation(Detector.from_model(answer, self.info), self.validation_data,
                             self.folder.path / "validation.png")
             logger.info("epoch %d/%d: loss %.3f, AP %.3f, AP50 %.3f, %.0f s", at.epoch + 1, self.recipe.epochs,
                         at.averages.total, metrics.AP, metrics.AP50, seconds)
@@ -192,21 +197,18 @@ class Training:
 
     def save(self) -> None:
         """Write down where the training stands."""
-        if not self.is_first:
-            return
-        tensors = prefixed("model/", self.plain_model.state_dict())
-        tensors |= prefixed("optimizer/", optimizer_tensors(self.optimizer))
+        tensors = whole_state(self.plain_model, self.optimizer.optimizer)
         if self.average:
             tensors |= prefixed("average/", self.average.state_dict())
         scaler = self.accelerator.scaler
-        write_state(self.folder.state, self.standing, tensors, scaler.state_dict() if scaler else {})
+        if self.is_first:
+            write_state(self.folder.state, self.standing, tensors, scaler.state_dict() if scaler else {})
 
     def resume(self) -> None:
         """Go on where the folder's state says. Raises RunError where it is damaged or fits another model."""
         try:
             self.standing, tensors, scaler = read_state(self.folder.state)
-            self.plain_model.load_state_dict(without_prefix("model/", tensors))
-            load_optimizer(self.optimizer, without_prefix("optimizer/", tensors))
+            load_whole_state(self.plain_model, self.optimizer.optimizer, tensors)
             if self.average:
                 self.average.load_state_dict(without_prefix("average/", tensors))
         except (OSError, ValueError, RuntimeError) as error:

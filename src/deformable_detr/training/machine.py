@@ -7,9 +7,13 @@ from pathlib import Path
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
-from deformable_detr.model import DeformableDETR
+from deformable_detr.model import DeformableDETR, ModelConfig
 from deformable_detr.training.recipe import Recipe
 
 
@@ -44,6 +48,27 @@ def recompute_activations(model: DeformableDETR) -> None:
     """Keep of each transformer layer only its input, and compute the rest again in the backward pass."""
     for layer in [*model.encoder.layers, *model.decoder.layers]:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def shard(model: DeformableDETR, accelerator: Accelerator) -> DeformableDETR:
+    """Spread weights, gradients and the optimizer's memory over the processes (PyTorch's FSDP2).
+
+    Raises ValueError where there is one process only.
+    """
+    if accelerator.num_processes == 1:
+        raise ValueError("shard: needs several processes, got one; start them with torchrun")
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for part in (model.backbone, *model.encoder.layers, *model.decoder.layers):
+        fully_shard(part, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def gathered(model: nn.Module) -> DeformableDETR:
+    """The whole of a model that is spread over the processes, in each of them; all must call this."""
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    whole = DeformableDETR(config)
+    whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+    return whole.to(next(model.parameters()).device)
 
 
 def reason_to_stop(error: Exception) -> str | None:

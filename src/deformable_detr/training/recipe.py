@@ -40,6 +40,7 @@ class Recipe:
         patience: Stop after so many epochs without a better AP; 0 never does.
         freeze: Parts that are not trained, by the beginnings of their parameters' names.
         recompute: Save memory: compute the layers' activations again in the backward pass.
+        shard: Spread weights, gradients and the optimizer's memory over the processes (FSDP); not with ema_decay.
         deterministic: Refuse operations whose result differs from run to run, on a GPU.
         save_steps: Steps between two saves; each epoch is saved as well.
         num_workers: Processes that read pictures.
@@ -67,6 +68,7 @@ class Recipe:
     patience: int = 0
     freeze: tuple[str, ...] = ()
     recompute: bool = False
+    shard: bool = False
     deterministic: bool = False
     save_steps: int = 500
     num_workers: int = 2
@@ -85,6 +87,8 @@ class Recipe:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         if not self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected less than 1, got {self.ema_decay}")
+        if self.shard and self.ema_decay:
+            raise ValueError("shard: expected no ema_decay beside it, since an average would need the whole model")
 
     def accumulation(self, num_processes: int) -> int:
         """Batches of each process that make a step. Raises ValueError where `total_batch` is no multiple."""

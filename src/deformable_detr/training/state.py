@@ -1,6 +1,7 @@
 """Where a training stands, as one safetensors file: tensors by name, all else as JSON in its header. No pickle."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,14 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from deformable_detr.weights.native import write_whole
 
@@ -72,7 +80,7 @@ def read_state(path: Path) -> tuple[Standing, dict[str, Tensor], dict[str, Any]]
         raise ValueError(f"{path}: not the state of a training, or damaged ({error})") from error
 
 
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, `prefix` in front of each name."""
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
@@ -82,16 +90,31 @@ def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimizer remembers of each parameter, by the parameter's number."""
-    return {f"{number}.{name}": tensor for number, memory in optimizer.state_dict()["state"].items()
-            for name, tensor in memory.items()}
+def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The model's weights and what the optimizer remembers of each, by name.
+
+    Of a model that is spread over processes, all must call this; the first gets the state, the others nothing.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: Any = get_model_state_dict(model, options=options)
+    memory: Any = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})
+    tensors = prefixed("model/", weights)
+    for name, parts in memory.items():
+        tensors |= prefixed(f"optimizer/{name}/", parts)
+    return tensors
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give the optimizer back what `optimizer_tensors` took; its settings stay as they are."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def load_whole_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give model and optimizer back what `whole_state` took; the optimizer's settings stay as they are.
+
+    Raises RuntimeError where the tensors belong to another model.
+    """
+    options = StateDictOptions(full_state_dict=True)
+    weights: Any = without_prefix("model/", tensors)
+    set_model_state_dict(model, weights, options=options)
+    memory: Any = {}
+    for key, tensor in without_prefix("optimizer/", tensors).items():
+        name, part = key.rsplit("/", 1)
+        memory.setdefault(name, {})[part] = tensor
+    settings = get_optimizer_state_dict(model, optimizer, options=options)["param_groups"]
+    set_optimizer_state_dict(model, optimizer, {"state": memory, "param_groups": settings}, options=options)

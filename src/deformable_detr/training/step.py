@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from deformable_detr.data.loader import Batch
 from deformable_detr.structures import Predictions, Target, to_device
@@ -68,7 +69,7 @@ class Step:
         sums: dict[str, Tensor] = {}
         for index, (pictures, targets) in enumerate(pieces):
             last = index == len(pieces) - 1
-            with self._gradients_sent(last):
+            with self._gradients_sent(last), self.accelerator.autocast():
                 predictions = self.model(to_device(pictures, self.accelerator.device))
                 losses = self._finite_losses(predictions, targets, num_boxes, last)
                 self.accelerator.backward(losses["total"])
@@ -77,6 +78,9 @@ class Step:
 
     def _gradients_sent(self, last: bool) -> AbstractContextManager[Any]:
         """Processes add up their gradients once a step."""
+        if isinstance(self.model, FSDPModule):   # of which Accelerate does not know
+            self.model.set_requires_gradient_sync(last)
+            return nullcontext()
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def _finite_losses(self, predictions: Predictions, targets: list[Target], num_boxes: Tensor,
