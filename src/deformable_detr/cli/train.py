@@ -50,8 +50,7 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     force
         With --resume, take other settings for what is left of the run.
     weights
-        Start from this detector ("demo", a file, or "hf:owner/name"); where its classes are others, its class
-        heads start anew.
+        Start from this detector ("demo", a file, or "hf:owner/name"); the heads of other classes start anew.
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size

@@ -58,9 +58,9 @@ def shard(model: DeformableDETR, accelerator: Accelerator) -> DeformableDETR:
     if accelerator.num_processes == 1:
         raise ValueError("shard: needs several processes, got one; start them with torchrun")
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for part in (model.backbone, *model.encoder.layers, *model.decoder.layers):
+    for part in (model.backbone, *model.encoder.layers, *model.decoder.layers, model):
         fully_shard(part, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    return model
 
 
 def gathered(model: nn.Module) -> DeformableDETR:

@@ -19,15 +19,13 @@ class Recipe:
     Attributes:
         epochs: Passes over the data.
         batch_size: Pictures that a process looks at together; halved where the memory does not suffice.
-        total_batch: Pictures a step, of all processes: the gradients of several batches are added up. 0 is one batch
-            of each process. Published are 32.
+        total_batch: Pictures a step of all processes, by adding up gradients; 0 is one batch of each. Published are 32.
         learning_rate: Of AdamW.
         backbone_learning_rate: The backbone's own.
         slow_factor: On the rate of what decides where to sample: offsets and reference points.
         weight_decay: Of AdamW.
         clip_norm: The gradient's norm is clipped at this; 0 switches clipping off.
-        schedule: "step" divides the rates by 10 after an epoch, "cosine" and "linear" let them fall to 0, "constant"
-            leaves them.
+        schedule: "step" divides the rates by 10 after an epoch, "cosine" and "linear" fall to 0, "constant" stays.
         drop_epoch: The epoch of "step".
         warmup_steps: Steps over which the rates rise to their full value.
         class_weight: Of the focal loss, and of its cost in matching.
@@ -35,8 +33,7 @@ class Recipe:
         giou_weight: Of the GIoU loss, and of its cost.
         augmentation: "published", or "small" for few pictures on a small machine.
         precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
-        ema_decay: Evaluate and keep a moving average of the weights, with this share of the old one a step;
-            0 switches it off.
+        ema_decay: Evaluate and keep an average of the weights, with this share of the old one a step; 0: none.
         patience: Stop after so many epochs without a better AP; 0 never does.
         freeze: Parts that are not trained, by the beginnings of their parameters' names.
         recompute: Save memory: compute the layers' activations again in the backward pass.
