@@ -37,7 +37,8 @@ def test_a_run_leaves_all_its_files(train: Train, tmp_path: Path, capsys: pytest
     model, info = load(out / "last.safetensors")
     assert model.config.num_classes == 1
     assert (info.names, info.category_ids) == (("square",), (7,))
-    assert info.provenance["command"].startswith("ddetr ")
+    assert info.provenance["command"].startswith("ddetr train ")
+    assert info.provenance["command"].endswith(" --epochs 2")
     for name in ("curves.png", "validation.png"):
         assert read_picture(out / name).shape[1] > 100
     printed = capsys.readouterr()

@@ -6,13 +6,14 @@ that cannot work at all raises WrongCallError, and `main` makes one line and exi
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
 from deformable_detr.cli import detect, doctor, evaluate, trace, train  # noqa: F401  (each registers its command)
-from deformable_detr.cli.app import WrongCallError, app, report_error, wrong_call_for
+from deformable_detr.cli.app import WrongCallError, app, command_line, report_error, wrong_call_for
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")   # any file name can be printed on any terminal
     try:
         tokens = sys.argv[1:] if arguments is None else list(arguments)
+        command_line.set(shlex.join(["ddetr", *tokens]))
         with wrong_call_for(ValueError):   # a config or recipe that cannot be
             command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         return command(*bound.args, **bound.kwargs) or 0

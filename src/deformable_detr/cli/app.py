@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from deformable_detr import __version__
 
 app = App(name="ddetr", version=__version__, help_format="plaintext",
           help="Deformable DETR: train, evaluate and look inside an object detector.")
+
+# What `main` is running, as it would be typed.
+command_line: ContextVar[str] = ContextVar("command_line", default="")
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]

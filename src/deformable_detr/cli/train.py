@@ -1,7 +1,6 @@
 """`ddetr train`: a data set in, weights out."""
 
 import shlex
-import sys
 from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from deformable_detr import __version__
-from deformable_detr.cli.app import WrongCallError, app, log_to_stderr, print_line, report_error, wrong_call_for
+from deformable_detr.cli.app import (
+    WrongCallError,
+    app,
+    command_line,
+    log_to_stderr,
+    print_line,
+    report_error,
+    wrong_call_for,
+)
 from deformable_detr.model.config import ModelConfig
 from deformable_detr.training.recipe import Recipe
 
@@ -102,5 +109,4 @@ def _flags(changes: dict[str, Any]) -> str:
 
 
 def _provenance(data: Path) -> dict[str, str]:
-    command = " ".join(shlex.quote(argument) for argument in ["ddetr", *sys.argv[1:]])
-    return {"data": data.resolve().name, "command": command, "version": __version__}
+    return {"data": data.resolve().name, "command": command_line.get(), "version": __version__}
