@@ -20,6 +20,7 @@ from deformable_detr.model import DeformableDETR
 from deformable_detr.progress import show_progress
 from deformable_detr.training.losses import SetLoss
 from deformable_detr.training.machine import build_accelerator, freeze, gathered, recompute_activations, shard
+from deformable_detr.training.matching import NonFiniteError
 from deformable_detr.training.recipe import Recipe, build_optimizer
 from deformable_detr.training.run_folder import RunError, RunFolder, settings_of
 from deformable_detr.training.state import (
@@ -112,16 +113,20 @@ class Training:
         """All epochs that are left; the numbers of the last one, None when none was left.
 
         Raises NonFiniteError, which names the picture, as soon as a loss is NaN or infinite.
+        Behind either the trackers and the processes' connection are closed.
         """
         metrics = None
-        while self.standing.epoch < self.recipe.epochs and not self.is_hopeless:
-            start = time.monotonic()
-            self.train_epoch()
-            answer = self.answer().eval()
-            metrics = self.evaluate(answer)
-            self.write_down(answer, metrics, time.monotonic() - start)
-        if self.recipe.trackers:
+        try:
+            while self.standing.epoch < self.recipe.epochs and not self.is_hopeless:
+                start = time.monotonic()
+                self.train_epoch()
+                answer = self.answer().eval()
+                metrics = self.evaluate(answer)
+                self.write_down(answer, metrics, time.monotonic() - start)
+        except NonFiniteError:   # in all processes; where one has failed alone, closing would wait for it
             self.accelerator.end_training()
+            raise
+        self.accelerator.end_training()   # gloo's threads, still at work when Python ends, can make it abort
         return metrics
 
     @property
