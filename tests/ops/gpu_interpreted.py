@@ -21,7 +21,7 @@ ODD_SIZES = [
     {"level_shapes": ((4, 6),), "M": 1, "D": 1, "P": 1, "Q": 37},
     {"level_shapes": ((5, 3), (1, 1)), "M": 3, "D": 8, "P": 6},
     {"level_shapes": ((2, 7), (4, 4), (1, 3)), "M": 2, "D": 24, "P": 3, "B": 1},
-    {"level_shapes": ((8, 9), (4, 5), (2, 3), (1, 2)), "M": 8, "D": 32, "P": 4, "Q": 3},
+    {"level_shapes": ((8, 9), (4, 5), (2, 3), (1, 2)), "M": 8, "D": 32, "P": 4, "Q": 3, "B": 1},
     {"level_shapes": ((3, 3), (1, 5), (6, 1), (2, 2), (1, 1)), "M": 1, "D": 64, "P": 5, "B": 1},
 ]
 
@@ -122,9 +122,10 @@ def test_programs_of_other_sizes(make_inputs, monkeypatch, target):
     assert_all_close(actual, define_plain(inputs.level_shapes, *inputs.leaves()), **FLOAT32)
 
 
-# A number of float16 has 11 bits and one of bfloat16 has 8. What is returned was rounded once; in the fused backward
-# the product of output and gradient, of 4 numbers up to 3, carries the output's rounding too.
-@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
+# What is returned was rounded once: float16 has 11 binary digits. bfloat16 has 8, and the interpreter cuts off the
+# others, where GPUs round. In the fused backward the product of output and gradient, of 4 numbers up to 3, carries the
+# output's rounding too.
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-7)])
 @pytest.mark.parametrize("all_half", [True, False], ids=["all half", "only the value"])
 def test_half_precision(make_inputs, dtype, rounding, all_half):
     inputs = make_inputs(D=4, dtype=torch.float32)
@@ -154,42 +155,46 @@ def test_zero_queries(make_inputs):
     assert not grad_value.any()
 
 
-STRANGE = [torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38, -3e38]
+# NumPy, which computes in the interpreter, warns of what a GPU does in silence.
+ignore_overflow = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+STRANGE = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38, -3e38])
 
 
+@ignore_overflow
 @pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])
-@pytest.mark.parametrize("number", STRANGE)
-def test_locations_far_outside_or_not_finite(make_inputs, number, axis):
+def test_locations_far_outside_or_not_finite(make_inputs, axis):
     """They contribute 0 and get a zero gradient, and so do their weights; nobody else notices."""
-    inputs = make_inputs(Q=2, dtype=torch.float32)
+    inputs = make_inputs(Q=len(STRANGE), dtype=torch.float32)
     strange = inputs.locations.detach().clone()
-    strange[0, 1, 0, 1, 1, axis] = number
-    actual = run_plain(inputs.level_shapes, inputs.value, strange, inputs.weights)
-    assert not actual[2][0, 1, 0, 1, 1].any()
-    assert not actual[3][0, 1, 0, 1, 1].any()
-    assert_all_close(actual, define_plain(inputs.level_shapes, inputs.value, strange, inputs.weights), **FLOAT32)
+    strange[0, :, 0, 1, 1, axis] = STRANGE
+    arguments = (inputs.level_shapes, inputs.value, strange, inputs.weights)
+    actual = run_plain(*arguments)
+    assert not actual[2][0, :, 0, 1, 1].any()
+    assert not actual[3][0, :, 0, 1, 1].any()
+    assert_all_close(actual, define_plain(*arguments), **FLOAT32)
 
 
+@ignore_overflow
 @pytest.mark.parametrize("coordinates", [2, 4], ids=["points", "boxes"])
-@pytest.mark.parametrize("number", STRANGE)
-def test_offsets_far_outside_or_not_finite(make_inputs, number, coordinates):
-    inputs = make_inputs(Q=2, dtype=torch.float32)
+def test_references_and_offsets_far_outside_or_not_finite(make_inputs, coordinates):
+    inputs = make_inputs(Q=len(STRANGE), dtype=torch.float32)
     reference, offsets, logits = fused_inputs(inputs, coordinates)
-    offsets[0, 1, 0, 1, 1, 0] = number
-    reference[1, 0, 0, 1] = number
-    actual = run_fused(inputs.level_shapes, inputs.value, reference, offsets, logits)
-    assert not actual[3][0, 1, 0, 1, 1].any()
-    assert not actual[3][1, 0, :, 0].any()
-    assert_all_close(
-        actual, define_fused(inputs.level_shapes, inputs.value, reference, offsets, logits), **FLOAT32
-    )
+    offsets[0, :, 0, 1, 1, 0] = STRANGE
+    reference[1, :, 0, 1] = STRANGE
+    arguments = (inputs.level_shapes, inputs.value, reference, offsets, logits)
+    actual = run_fused(*arguments)
+    assert not actual[3][0, :, 0, 1, 1].any()
+    assert not actual[3][1, :, :, 0].any()
+    assert_all_close(actual, define_fused(*arguments), **FLOAT32)
 
 
 def test_positions_at_the_edges_and_on_pixels():
     """At most a pixel outside there is a share left. On a pixel the slope is the one to the right, or below."""
     value = torch.tensor([1.0, 3.0, 7.0]).view(1, 3, 1, 1)  # a map of 1 x 3
     positions = torch.tensor([-1.0, -0.5, 0.0, 1.0, 1.5, 2.0, 2.75, 3.0])
-    locations = torch.stack(((positions + 0.5) / 4, torch.full_like(positions, 0.5)), -1).view(1, 8, 1, 1, 1, 2)
+    locations = torch.stack(((positions + 0.5) / 4, torch.full_like(positions, 0.5)), -1).view(
+        1, 8, 1, 1, 1, 2
+    )
     locations[..., 0] *= 4 / 3
     weights = torch.ones(1, 8, 1, 1, 1)
     output = gpu.forward(value, [1, 3], locations, weights)
@@ -199,6 +204,7 @@ def test_positions_at_the_edges_and_on_pixels():
     torch.testing.assert_close(slopes, torch.tensor([0.0, 1, 2, 4, 4, -7, -7, 0]))
 
 
+@ignore_overflow
 def test_logits_of_any_size(make_inputs):
     """As torch's softmax: -inf is a weight of 0; nothing but -inf, or a NaN or +inf, is NaN; 1e4 is nothing special."""
     inputs = make_inputs(Q=5, dtype=torch.float32)

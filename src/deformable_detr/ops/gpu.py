@@ -156,9 +156,7 @@ def _launch(
     sizes = tuple(float(size) for size in level_sizes)
     num_programs = triton.cdiv(Q, constants["BLOCK_Q"]) * M * B
     with torch.cuda.device_of(value):  # it need not be the current one
-        kernel[(num_programs,)](
-            *tensors, sizes, Q, N, M, P, **constants, num_warps=1, enable_fp_fusion=True
-        )
+        kernel[(num_programs,)](*tensors, sizes, Q, N, M, P, **constants, num_warps=1, enable_fp_fusion=True)
 
 
 # `no_type_check` keeps run-time type checkers, as in the tests, from wrapping what Triton compiles.
@@ -421,13 +419,28 @@ def _load_square(top_left, stride, num_columns, sees_left, sees_right, sees_top,
     top_right = tl.load(top_right, mask=sees_top & sees_right, other=0.0)
     bottom_left = tl.load(bottom_left, mask=sees_bottom & sees_left, other=0.0)
     bottom_right = tl.load(bottom_right, mask=sees_bottom & sees_right, other=0.0)
-    return top_left.to(tl.float32), top_right.to(tl.float32), bottom_left.to(tl.float32), bottom_right.to(tl.float32)
+    return (
+        top_left.to(tl.float32),
+        top_right.to(tl.float32),
+        bottom_left.to(tl.float32),
+        bottom_right.to(tl.float32),
+    )
 
 
 @triton.jit
 @no_type_check
 def _add_to_square(
-    top_left, stride, num_columns, sees_left, sees_right, sees_top, sees_bottom, left, right, top_share, bottom_share
+    top_left,
+    stride,
+    num_columns,
+    sees_left,
+    sees_right,
+    sees_top,
+    sees_bottom,
+    left,
+    right,
+    top_share,
+    bottom_share,
 ):
     """Share out what the left and the right pixels get between the upper and the lower ones.
 
