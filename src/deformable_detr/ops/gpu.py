@@ -25,7 +25,7 @@ _VARYING_SIZES = ["Q", "N", "M", "P"]
 def forward(value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     """The output (B, Q, M * D) in the dtype of `value`; arguments as in `library.ms_deform_attn`."""
     output = _empty_output(value, locations)
-    _launch(_forward_kernel, value, level_sizes, None, locations, weights, (output, None))
+    _launch(forward_kernel, value, level_sizes, None, locations, weights, (output, None))
     return output
 
 
@@ -35,7 +35,7 @@ def backward(
     """The gradients of value, locations and weights, each in the shape and dtype of what it belongs to."""
     gradients = _zero_gradient(value), _empty_gradient(locations), _empty_gradient(weights)
     known = (grad_output, None, None)
-    _launch(_backward_kernel, value, level_sizes, None, locations, weights, (*known, *gradients))
+    _launch(backward_kernel, value, level_sizes, None, locations, weights, (*known, *gradients))
     grad_value, grad_locations, grad_weights = gradients
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
@@ -51,7 +51,7 @@ def fused_forward(
     """
     output = _empty_output(value, offsets)
     log_sums = logits.new_empty(logits.shape[:3], dtype=torch.float32)
-    _launch(_forward_kernel, value, level_sizes, reference, offsets, logits, (output, log_sums))
+    _launch(forward_kernel, value, level_sizes, reference, offsets, logits, (output, log_sums))
     return output, log_sums
 
 
@@ -71,7 +71,7 @@ def fused_backward(
     """
     gradients = _zero_gradient(value), _empty_gradient(offsets, torch.float32), _empty_gradient(logits)
     known = (grad_output, output, log_sums)
-    _launch(_backward_kernel, value, level_sizes, reference, offsets, logits, (*known, *gradients))
+    _launch(backward_kernel, value, level_sizes, reference, offsets, logits, (*known, *gradients))
     grad_value, grad_positions, grad_logits = gradients
     return grad_value.to(value.dtype), grad_positions, grad_logits
 
@@ -117,14 +117,11 @@ def kernel_constants(
     if is_backward:
         per_thread = 4 if target.adds_vectors else 1
     BLOCK_D = triton.next_power_of_2(D)
-    return {
-        "L": L,
-        "D": D,
-        "COORDINATES": coordinates,
-        "BLOCK_Q": max(1, target.warp_size * per_thread // BLOCK_D),
-        "BLOCK_D": BLOCK_D,
-        "BLOCK_POINTS": triton.next_power_of_2(L * P),
-    }
+    BLOCK_Q = max(1, target.warp_size * per_thread // BLOCK_D)
+    constants = {"L": L, "D": D, "COORDINATES": coordinates, "BLOCK_Q": BLOCK_Q, "BLOCK_D": BLOCK_D}
+    if not is_backward:
+        constants["BLOCK_POINTS"] = triton.next_power_of_2(L * P)
+    return constants
 
 
 def _launch(
@@ -143,7 +140,7 @@ def _launch(
         return
     constants = kernel_constants(
         Target.of(value.device),
-        is_backward=kernel is _backward_kernel,
+        is_backward=kernel is backward_kernel,
         element_size=value.element_size(),
         L=L,
         P=P,
@@ -162,7 +159,7 @@ def _launch(
 # `no_type_check` keeps run-time type checkers, as in the tests, from wrapping what Triton compiles.
 @triton.jit(do_not_specialize=_VARYING_SIZES)
 @no_type_check
-def _forward_kernel(
+def forward_kernel(
     value,
     reference,
     offsets,
@@ -229,7 +226,7 @@ def _forward_kernel(
 
 @triton.jit(do_not_specialize=_VARYING_SIZES)
 @no_type_check
-def _backward_kernel(
+def backward_kernel(
     value,
     reference,
     offsets,
@@ -250,7 +247,6 @@ def _backward_kernel(
     COORDINATES: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    BLOCK_POINTS: tl.constexpr,
 ):
     """Add to `grad_value` (B, N, M, D), which comes as zeros, and fill the other gradients.
 
