@@ -113,11 +113,11 @@ def kernel_constants(
     A thread loads 16 bytes of values at once, the most that an instruction can. In the backward it has as many channels
     as it can add at once: otherwise Triton would hand every gradient from thread to thread before it is added.
     """
+    BLOCK_D = triton.next_power_of_2(D)
     per_thread = 16 // element_size
     if is_backward:
         per_thread = 4 if target.adds_vectors else 1
-    BLOCK_D = triton.next_power_of_2(D)
-    BLOCK_Q = max(1, target.warp_size * per_thread // BLOCK_D)
+    BLOCK_Q = max(1, target.warp_size * min(per_thread, BLOCK_D) // BLOCK_D)
     constants = {"L": L, "D": D, "COORDINATES": coordinates, "BLOCK_Q": BLOCK_Q, "BLOCK_D": BLOCK_D}
     if not is_backward:
         constants["BLOCK_POINTS"] = triton.next_power_of_2(L * P)
