@@ -292,6 +292,7 @@ def backward_kernel(
                 sees_top[:, None],
                 sees_bottom[:, None],
             )
+            # The additions need nothing of what was loaded: they go out while the loads are under way.
             _add_to_square(
                 grad_value + token * (M * D),
                 M * D,
