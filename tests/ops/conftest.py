@@ -42,6 +42,22 @@ def make_inputs() -> Callable[..., OpInputs]:
     return random_inputs
 
 
+def random_fused_inputs(coordinates: int, dtype=torch.float64, **sizes) -> tuple:
+    """Arguments of the fused op; all tensors are leaves that want gradients."""
+    inputs = random_inputs(dtype=dtype, **sizes)
+    B, Q, M, L, P, _ = inputs.locations.shape
+    generator = torch.Generator().manual_seed(1)
+    reference = torch.rand(B, Q, L, coordinates, generator=generator, dtype=dtype).requires_grad_()
+    offsets = torch.randn(B, Q, M, L, P, 2, generator=generator, dtype=dtype).requires_grad_()
+    logits = torch.randn(B, Q, M, L * P, generator=generator, dtype=dtype).requires_grad_()
+    return inputs.value, inputs.level_shapes, reference, offsets, logits
+
+
+@pytest.fixture(scope="session")
+def make_fused_inputs() -> Callable[..., tuple]:
+    return random_fused_inputs
+
+
 @pytest.fixture(params=["reference", "numba"])
 def backend(request) -> str:
     return request.param

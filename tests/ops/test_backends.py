@@ -1,10 +1,13 @@
 """The choice of a backend."""
 
+import importlib.util
 import threading
 
 import pytest
+import torch
 
 from deformable_detr import ops
+from deformable_detr.ops.backend import choose_backend
 
 
 def on_meta(inputs):
@@ -17,7 +20,7 @@ def test_reports_every_backend():
     assert set(reasons) == {"reference", "numba", "triton"}
     assert reasons["reference"] is None
     assert reasons["numba"] is None
-    assert reasons["triton"]
+    assert reasons["triton"] or torch.cuda.is_available()
 
 
 def test_unknown_and_unavailable_backends_are_named():
@@ -28,6 +31,14 @@ def test_unknown_and_unavailable_backends_are_named():
         ops.use_backend("triton"),
     ):
         pass
+
+
+def test_auto_takes_triton_on_a_gpu_and_not_for_float64():
+    installed = importlib.util.find_spec("triton")
+    for dtype in (torch.float32, torch.bfloat16):
+        assert choose_backend("cuda", dtype) == ("triton" if installed else "reference")
+    assert choose_backend("cuda", torch.float64) == "reference"
+    assert choose_backend("mps", torch.float32) == "reference"
 
 
 def test_numba_refuses_other_devices_and_auto_does_not(make_inputs):

@@ -1,19 +1,13 @@
 """The fused op: what it makes of references, offsets and logits."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deformable_detr import ops
-
-
-def fused_inputs(make_inputs, coordinates, dtype=torch.float64, **sizes):
-    inputs = make_inputs(dtype=dtype, **sizes)
-    B, Q, M, L, P, _ = inputs.locations.shape
-    generator = torch.Generator().manual_seed(1)
-    reference = torch.rand(B, Q, L, coordinates, generator=generator, dtype=dtype).requires_grad_()
-    offsets = torch.randn(B, Q, M, L, P, 2, generator=generator, dtype=dtype).requires_grad_()
-    logits = torch.randn(B, Q, M, L * P, generator=generator, dtype=dtype).requires_grad_()
-    return inputs.value, inputs.level_shapes, reference, offsets, logits
 
 
 def test_offsets_from_a_point_are_pixels_in_x_then_y(backend):
@@ -40,8 +34,8 @@ def test_offsets_from_a_box_are_shares_of_its_half(backend):
 
 
 @pytest.mark.parametrize("coordinates", [2, 4])
-def test_is_the_plain_op_on_locations_and_softmax(make_inputs, backend, coordinates):
-    value, shapes, reference, offsets, logits = fused_inputs(make_inputs, coordinates)
+def test_is_the_plain_op_on_locations_and_softmax(make_fused_inputs, backend, coordinates):
+    value, shapes, reference, offsets, logits = make_fused_inputs(coordinates)
     sizes = torch.tensor([(width, height) for height, width in shapes], dtype=value.dtype)
     if coordinates == 2:
         locations = reference[:, :, None, :, None] + offsets / sizes[:, None]
@@ -57,9 +51,9 @@ def test_is_the_plain_op_on_locations_and_softmax(make_inputs, backend, coordina
 
 
 @pytest.mark.parametrize("coordinates", [2, 4])
-def test_gradcheck(make_inputs, backend, coordinates):
-    value, shapes, reference, offsets, logits = fused_inputs(
-        make_inputs, coordinates, level_shapes=((2, 3), (1, 1)), B=1, Q=2, D=2
+def test_gradcheck(make_fused_inputs, backend, coordinates):
+    value, shapes, reference, offsets, logits = make_fused_inputs(
+        coordinates, level_shapes=((2, 3), (1, 1)), B=1, Q=2, D=2
     )
 
     def function(value, reference, offsets, logits):
@@ -69,7 +63,7 @@ def test_gradcheck(make_inputs, backend, coordinates):
         assert torch.autograd.gradcheck(function, (value, reference, offsets, logits))
 
 
-def test_half_precision_keeps_locations_in_float32(make_inputs, backend):
+def test_half_precision_keeps_locations_in_float32(backend):
     """On a map 167 wide, a location rounded to bfloat16 would be off by up to a third of a pixel."""
     shapes = ((1, 167),)
     value = torch.arange(167.0).view(1, 167, 1, 1)
@@ -82,7 +76,90 @@ def test_half_precision_keeps_locations_in_float32(make_inputs, backend):
     assert output.item() == pytest.approx(130.25, abs=1e-3)
 
 
-def test_zero_queries(make_inputs, backend):
+def test_zero_queries(make_fused_inputs, backend):
     with ops.use_backend(backend):
-        output = ops.fused_ms_deform_attn(*fused_inputs(make_inputs, 2, Q=0))
+        output = ops.fused_ms_deform_attn(*make_fused_inputs(2, Q=0))
     assert output.shape == (2, 0, 6)
+
+
+def with_gradients(backend, inputs):
+    value, shapes, *others = inputs
+    with ops.use_backend(backend):
+        output = ops.fused_ms_deform_attn(value, shapes, *others)
+        grad_output = torch.cos(torch.arange(output.numel(), dtype=output.dtype)).view_as(output)
+        return output, *torch.autograd.grad(output, (value, *others), grad_output)
+
+
+def away_from_pixel_centres(reference, offsets, level_shapes):
+    """The gradient of a position jumps where it crosses a pixel centre: keep float32 rounding away from there."""
+    sizes = torch.tensor(level_shapes, dtype=offsets.dtype).flip(-1)[:, None]
+    unit = 1
+    centre = reference[:, :, None, :, None, :2]
+    if reference.shape[-1] == 4:
+        unit = reference[:, :, None, :, None, 2:] * sizes / (2 * offsets.shape[4])
+    with torch.no_grad():
+        pixels = centre * sizes - 0.5 + offsets * unit
+        near = (pixels - pixels.round()).abs() < 1e-3
+        offsets.add_(near * 5e-3 / torch.as_tensor(unit).clamp(min=1e-2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    level_shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4).map(tuple),
+    B=st.integers(1, 3),
+    Q=st.integers(0, 70),   # more than a tile of the kernels
+    M=st.integers(1, 3),
+    D=st.sampled_from([1, 3, 19, 32]),
+    P=st.integers(1, 5),
+    coordinates=st.sampled_from([2, 4]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_backends_agree(make_fused_inputs, level_shapes, B, Q, M, D, P, coordinates, seed):
+    inputs = make_fused_inputs(coordinates, level_shapes=level_shapes, B=B, Q=Q, M=M, D=D, P=P, seed=seed,
+                               dtype=torch.float64)
+    away_from_pixel_centres(*inputs[2:4], level_shapes)
+    expected = with_gradients("reference", inputs)
+    torch.testing.assert_close(with_gradients("numba", inputs), expected, rtol=1e-9, atol=1e-10)
+    in_float32 = [part.detach().float().requires_grad_() if isinstance(part, torch.Tensor) else part for part in inputs]
+    actual = with_gradients("numba", in_float32)
+    torch.testing.assert_close(actual, [part.float() for part in expected], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("coordinates", [2, 4])
+@pytest.mark.parametrize("where", ["reference", "offsets"])
+def test_unreadable_positions_contribute_nothing(make_fused_inputs, backend, number, coordinates, where):
+    """Of every other query all points of level 0 are lost; what is left is what points outside the map leave."""
+    value, shapes, reference, offsets, logits = make_fused_inputs(coordinates, Q=6)
+    lost, outside = [tensor.detach().clone() for tensor in (reference, offsets)], reference.detach().clone()
+    (lost[0][:, ::2, 0] if where == "reference" else lost[1][:, ::2, :, 0])[...] = number
+    outside[:, ::2, 0] = 50.0 if coordinates == 2 else torch.tensor([50.0, 50.0, 0.0, 0.0], dtype=outside.dtype)
+    actual = with_gradients(backend, [value, shapes, *(part.requires_grad_() for part in lost), logits])
+    expected = with_gradients(backend, [value, shapes, outside.requires_grad_(), offsets, logits])
+    for result, right in zip(actual, expected, strict=True):
+        torch.testing.assert_close(result, right)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(make_fused_inputs, backend, dtype):
+    value, shapes, *others = make_fused_inputs(2, dtype=torch.float32)
+    half = [part.detach().to(dtype).requires_grad_() for part in (value, *others)]
+    actual = with_gradients(backend, [half[0], shapes, *half[1:]])
+    wide = [part.detach().float().requires_grad_() for part in half]
+    expected = with_gradients(backend, [wide[0], shapes, *wide[1:]])
+    assert all(part.dtype == dtype for part in actual)
+    torch.testing.assert_close(actual[0], expected[0].to(dtype), rtol=0, atol=0)
+    # The softmax's gradient takes the output as it was given out, rounded.
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close([part.float() for part in actual], list(expected), rtol=4 * unit, atol=8 * unit)
+
+
+def test_logits_of_any_size(backend):
+    """The softmax neither overflows nor forgets: logits of thousands, and minus infinity, which is no weight at all."""
+    value = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)   # three maps of one pixel
+    logits = torch.tensor([[9000.0, 8999.0, -9000.0], [-1000.0, -1000.0, -torch.inf]]).view(1, 2, 1, 3)
+    with ops.use_backend(backend):
+        output = ops.fused_ms_deform_attn(
+            value, ((1, 1),) * 3, torch.full((1, 2, 3, 2), 0.5), torch.zeros(1, 2, 1, 3, 1, 2), logits)
+    share = 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(output.flatten(), torch.tensor([share + 2 * (1 - share), 1.5]))

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import platform
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -91,9 +93,10 @@ import sys, types
 import torch
 from deformable_detr import ops
 assert "numba" not in sys.modules  # only who runs a kernel waits for that import
-from deformable_detr.ops import cpu
+from deformable_detr.ops import cpu_kernels
 
-assert isinstance(cpu._forward, types.FunctionType) and isinstance(cpu._backward, types.FunctionType)
+kernels = cpu_kernels.kernels_for(3, torch.zeros(0).numpy().dtype)
+assert all(isinstance(kernel, types.FunctionType) for kernel in kernels)
 torch.manual_seed(0)
 value = torch.randn(1, 7, 2, 3, requires_grad=True)
 locations = (torch.rand(1, 3, 2, 2, 2, 2) * 1.4 - 0.2).requires_grad_()
@@ -131,8 +134,8 @@ print(ops.ms_deform_attn(value, ((2, 3),), centre, torch.ones(1, 1, 1, 1, 1)).it
 def test_works_where_no_folder_can_be_written():
     lines = run_alone(NOTHING_WRITABLE).splitlines()
     assert lines[-1] == "2.5"
-    assert "compiling _forward for this CPU; it takes some seconds" in lines
-    assert any("nowhere to keep compiled kernels" in line for line in lines)
+    assert "compiling forward for this CPU; it takes some seconds" in lines
+    assert sum("nowhere to keep compiled kernels" in line for line in lines) == 1
 
 
 def test_message_tells_of_compiling_only(make_inputs, caplog):
@@ -155,3 +158,26 @@ print(torch.get_num_threads())
 
 def test_torch_keeps_its_number_of_threads():
     assert run_alone(ONE_THREAD).strip() == "1"
+
+
+PACKED = """
+import numpy as np
+from deformable_detr.ops import cpu_kernels
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+levels = np.array([[2, 2, 0]], np.int32)
+forward, backward = cpu_kernels.kernels_for(32, np.dtype(np.float32))
+call = levels, zeros(1, 1, 1, 4), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2), True
+forward(*call, zeros(1, 2, 13, 32), zeros(1, 1, 2, 32), zeros(1, 1, 2))
+backward(*call, zeros(1, 1, 2), zeros(1, 1, 2), zeros(1, 1, 2, 32), zeros(1, 2, 13, 32),
+         zeros(1, 2, 13, 32), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2))
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86")
+def test_channels_are_multiplied_in_vectors(tmp_path):
+    """What an innocent change of an index can undo: a fused multiply-add of eight or sixteen channels with memory."""
+    assembly = run_alone(PACKED, NUMBA_DUMP_ASSEMBLY="1", NUMBA_CACHE_DIR=str(tmp_path))
+    assert re.search(r"vfmadd\d+ps\s.*\(%r.*%[yz]mm", assembly)

@@ -39,10 +39,9 @@ def ms_deform_attn(
         ValueError: a shape, dtype or device does not fit, or the chosen backend cannot run on this device.
     """
     shapes = check_inputs(value, level_shapes, locations, weights)
-    if choose_backend(value.device.type) == "reference":
+    if choose_backend(value.device.type, value.dtype) == "reference":
         return reference_ms_deform_attn(value, shapes, locations, weights)
-    level_sizes = [size for shape in shapes for size in shape]
-    return library.ms_deform_attn(value, level_sizes, locations, weights)
+    return library.ms_deform_attn(value, _flat(shapes), locations, weights)
 
 
 def fused_ms_deform_attn(
@@ -71,6 +70,12 @@ def fused_ms_deform_attn(
         ValueError: a shape, dtype or device does not fit, or the chosen backend cannot run on this device.
     """
     shapes = check_fused_inputs(value, level_shapes, reference, offsets, logits)
-    locations = sampling_locations(reference, offsets, shapes)
-    weights = attention_weights(logits, num_levels=len(shapes))
-    return ms_deform_attn(value, shapes, locations, weights)
+    if choose_backend(value.device.type, value.dtype) == "reference":
+        locations = sampling_locations(reference, offsets, shapes)
+        return reference_ms_deform_attn(value, shapes, locations, attention_weights(logits, len(shapes)))
+    output, _ = library.fused_ms_deform_attn(value, _flat(shapes), reference, offsets, logits)
+    return output
+
+
+def _flat(shapes: tuple[tuple[int, int], ...]) -> list[int]:
+    return [size for shape in shapes for size in shape]

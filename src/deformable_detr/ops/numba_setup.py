@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import numba
@@ -23,13 +24,18 @@ def compiled(*, parallel: bool, **options: Any) -> Callable[[Callable], Callable
         try:
             dispatcher = numba.njit(cache=True, parallel=parallel, **options)(function)
         except RuntimeError:  # neither the package's folder nor the user's can be written
-            _log.info("nowhere to keep compiled kernels (NUMBA_CACHE_DIR): each process compiles its own")
+            _say_that_nothing_is_kept()
             dispatcher = numba.njit(parallel=parallel, **options)(function)
         if parallel:
             _kernels.append(dispatcher)
         return dispatcher
 
     return decorate
+
+
+@cache
+def _say_that_nothing_is_kept() -> None:
+    _log.info("nowhere to keep compiled kernels (NUMBA_CACHE_DIR): each process compiles its own")
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The definition of the op in plain PyTorch: any device, differentiable by autograd, exportable."""
+"""The definition of the op in plain PyTorch: any device, differentiable by autograd, exportable.
+
+Below it, what the fused op's gradients by position mean for reference and offsets.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -49,12 +52,20 @@ def sampling_locations(
     reference = at_least_float32(reference)[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 or 4)
     offsets = at_least_float32(offsets)
     if reference.shape[-1] == 4:
-        P = offsets.shape[4]
-        return reference[..., :2] + offsets / P * reference[..., 2:] * 0.5
+        # Infinity or NaN as a factor would make NaN of the zero gradient that a location there gets.
+        centre, extents = reference[..., :2], reference[..., 2:]
+        readable = offsets.isfinite() & extents.isfinite()
+        shifts = torch.where(readable, offsets, 0) / offsets.shape[4] * torch.where(readable, extents, 0) * 0.5
+        return centre + torch.where(readable, shifts, torch.nan)
+    return reference + offsets / level_extents(level_shapes, offsets)[:, None]
+
+
+def level_extents(level_shapes: tuple[tuple[int, int], ...], like: Tensor) -> Tensor:
+    """(L, 2), width and height of each level, on the device and in the dtype of `like`."""
     # Filled on the device: a copy from the host would make a GPU wait.
-    widths = torch.cat([offsets.new_full((1,), width) for _, width in level_shapes])
-    heights = torch.cat([offsets.new_full((1,), height) for height, _ in level_shapes])
-    return reference + offsets / torch.stack((widths, heights), dim=-1)[:, None]
+    widths = torch.cat([like.new_full((1,), width) for _, width in level_shapes])
+    heights = torch.cat([like.new_full((1,), height) for height, _ in level_shapes])
+    return torch.stack((widths, heights), dim=-1)
 
 
 def attention_weights(logits: Tensor, num_levels: int) -> Tensor:
@@ -65,3 +76,31 @@ def attention_weights(logits: Tensor, num_levels: int) -> Tensor:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision as float32, anything wider as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def gradients_of_offsets(
+    grad_positions: Tensor, reference: Tensor, offsets: Tensor, level_shapes: tuple[tuple[int, int], ...]
+) -> Tensor:
+    """The gradient of `offsets` (B, Q, M, L, P, 2) from that of the points' positions in pixels."""
+    if reference.shape[-1] == 2:   # beside a point an offset is one in pixels
+        return grad_positions.to(offsets.dtype)
+    extents = at_least_float32(reference)[..., 2:] * level_extents(level_shapes, grad_positions)
+    units = extents[:, :, None, :, None] * (0.5 / offsets.shape[4])
+    return _product(grad_positions, units).to(offsets.dtype)
+
+
+def gradients_of_reference(
+    grad_positions: Tensor, reference: Tensor, offsets: Tensor, level_shapes: tuple[tuple[int, int], ...]
+) -> Tensor:
+    """The gradient of `reference` (B, Q, L, 2 or 4), to which all heads and points contribute."""
+    grad_locations = grad_positions * level_extents(level_shapes, grad_positions)[:, None]
+    gradient = grad_locations.sum(dim=(2, 4))
+    if reference.shape[-1] == 4:
+        shares = at_least_float32(offsets) * (0.5 / offsets.shape[4])
+        gradient = torch.cat((gradient, _product(grad_locations, shares).sum(dim=(2, 4))), dim=-1)
+    return gradient.to(reference.dtype)
+
+
+def _product(gradient: Tensor, factor: Tensor) -> Tensor:
+    """No gradient passes where none came, though the factor be infinite."""
+    return torch.where(gradient == 0, 0, gradient * factor)
