@@ -10,11 +10,11 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measuring import added_peak, cell, timed
 from torch import Tensor
 
 from deformable_detr import fused_ms_deform_attn, ops
@@ -94,19 +94,6 @@ def check_same(results: dict[str, list[Tensor]]) -> None:
                 raise SystemExit(f"{name}: differs by {error:.2g}")
 
 
-def timed(cases: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Milliseconds; the cases take turns."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name, case in cases.items():
-            start = time.perf_counter()
-            case()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return times
-
-
 def table(title: str, inputs: Arguments, repeats: int, device: str) -> None:
     print(f"\n{title}, ms: median (minimum); and how many times ours\n\n| | forward | | forward + backward | |")
     print("|---|---|---|---|---|")
@@ -116,10 +103,7 @@ def table(title: str, inputs: Arguments, repeats: int, device: str) -> None:
         check_same({name: case() for name, case in cases.items()})
         columns.append(timed(cases, repeats, device))
     for name in columns[0]:
-        cells = []
-        for column in columns:
-            median, ours = statistics.median(column[name]), statistics.median(column["deformable_detr"])
-            cells.append(f"{median:.1f} ({min(column[name]):.1f}) | {median / ours:.1f}")
+        cells = [cell(column[name], column["deformable_detr"]) for column in columns]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
@@ -128,14 +112,7 @@ def peak(name: str, run: str) -> None:
     inputs = arguments(SHAPES, None, "cpu")
     function = {"forward": forward, "forward_and_backward": forward_and_backward}[run]
     function(peers()[name], arguments(((2, 3),) * 4, None, "cpu"))   # what is compiled and imported does not count
-    Path("/proc/self/clear_refs").write_text("5")   # Linux: the peak is now what is held
-    before = peak_kib()
-    function(peers()[name], inputs)
-    print((peak_kib() - before) / 1024)
-
-
-def peak_kib() -> int:
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    print(added_peak(lambda: function(peers()[name], inputs)))
 
 
 def memory_table() -> None:

@@ -24,13 +24,15 @@ class Detector:
 
     `weights` is "demo" for those in the package, the path of a file that `deformable_detr.weights.save` or
     `ddetr train` wrote, or "hf:owner/name" for the Hugging Face Hub. `device` "auto" takes the GPU when there
-    is one. Raises WeightsError when there are no such weights, ValueError when there is no such device.
+    is one. The model is made ready for looking: to train or save one, `deformable_detr.weights.load` it.
+    Raises WeightsError when there are no such weights, ValueError when there is no such device.
     """
 
     def __init__(self, weights: str | Path = DEMO, device: str = "auto") -> None:
         self.device = _find_device(device)
         model, self.info = load(find_weights(weights))
         self.model = model.to(self.device).eval()
+        self.model.backbone.fold_batch_norm()
 
     @classmethod
     def from_model(cls, model: DeformableDETR, info: ModelInfo) -> "Detector":

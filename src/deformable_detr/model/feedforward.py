@@ -1,5 +1,6 @@
 """The feed-forward network behind each attention."""
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,5 +18,5 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, tokens: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-        hidden = self.dropout(self.expand(tokens).relu())
+        hidden = self.dropout(F.relu(self.expand(tokens), inplace=True))
         return self.norm(tokens + self.dropout(self.contract(hidden)))
