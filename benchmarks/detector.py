@@ -111,7 +111,7 @@ def looking_with_transformers(model: Any) -> Callable[[], tuple[Tensor, Tensor]]
 
 
 def learning(model: DeformableDETR) -> Callable[[], float]:
-    batch, loss = ImageBatch.from_images([picture()]), SetLoss()
+    batch, loss = ImageBatch.from_images([picture()]), SetLoss(class_weight=1)   # as `transformers` has it
 
     def learn() -> float:
         model.zero_grad()
