@@ -168,16 +168,14 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 levels = np.array([[2, 2, 0]], np.int32)
-forward, backward = cpu_kernels.kernels_for(32, np.dtype(np.float32))
-call = levels, zeros(1, 1, 1, 4), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2), True
-forward(*call, zeros(1, 2, 13, 32), zeros(1, 1, 2, 32), zeros(1, 1, 2))
-backward(*call, zeros(1, 1, 2), zeros(1, 1, 2), zeros(1, 1, 2, 32), zeros(1, 2, 13, 32),
-         zeros(1, 2, 13, 32), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2))
+forward, _ = cpu_kernels.kernels_for(32, np.dtype(np.float32))
+forward(levels, zeros(1, 1, 1, 4), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2), True,
+        zeros(1, 2, 13, 32), zeros(1, 1, 2, 32), zeros(1, 1, 2))
 """
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86")
 def test_channels_are_multiplied_in_vectors(tmp_path):
-    """What an innocent change of an index can undo: a fused multiply-add of eight or sixteen channels with memory."""
+    """What an innocent change of an index can undo: multiply-adds of eight or sixteen channels with a row in memory."""
     assembly = run_alone(PACKED, NUMBA_DUMP_ASSEMBLY="1", NUMBA_CACHE_DIR=str(tmp_path))
-    assert re.search(r"vfmadd\d+ps\s.*\(%r.*%[yz]mm", assembly)
+    assert len(re.findall(r"vfmadd\d+ps\s.*\(%r.*%[yz]mm", assembly)) >= 16  # 8 where an index may be negative
