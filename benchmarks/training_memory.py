@@ -1,8 +1,8 @@
 """How much memory a training step of the published detectors takes: `python benchmarks/training_memory.py`.
 
-Measured: what a step on the CPU adds to the peak of a process that holds only the libraries. Computed, for a GPU,
-which runs the op's definition: weights, gradients, the optimizer's two averages, and every tensor that the forward
-pass keeps for the backward pass. What an allocator and cuDNN need beside that is not in it.
+Measured: what a step on the CPU adds to the peak of a process that holds only the libraries. Computed, for a GPU, whose
+kernels keep the same: weights, gradients, the optimizer's two averages, and all that the forward pass keeps for the
+backward pass. What an allocator and cuDNN need beside that is not in it.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import torch
 from torch import Tensor
 
-from deformable_detr import DeformableDETR, ImageBatch, ModelConfig, Target, ops
+from deformable_detr import DeformableDETR, ImageBatch, ModelConfig, Target
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
 from deformable_detr.training.machine import recompute_activations
 
@@ -65,7 +65,7 @@ def computed(preset: str, size: tuple[int, int], pictures: int, recompute: bool)
         for layer in [*model.encoder.layers, *model.decoder.layers]:
             layer.register_forward_pre_hook(keep_inputs)
     batch, targets = random_batch(size, pictures)
-    with ops.use_backend("reference"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         losses = SetLoss()(model(batch), targets)   # held until the tensors are counted
     weights = sum(parameter.nbytes for parameter in model.parameters())
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
