@@ -44,12 +44,13 @@ class Decoder(nn.Module):
 
     def forward(self, queries: Queries, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Predictions:
         hidden, reference = queries.content, queries.reference
+        start = reference
         logits, boxes = [], []
         for index, layer in enumerate(self.layers):
             # From [0, 1] of the unpadded picture to [0, 1] of each level's padded map.
             ratios = pyramid.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
             hidden = layer(hidden, queries.position, reference[:, :, None] * ratios[:, None], memory, pyramid)
-            layer_logits, layer_boxes, reference = self.heads(index, hidden, reference)
+            layer_logits, layer_boxes, reference, start = self.heads(index, hidden, start)
             logits.append(layer_logits)
             boxes.append(layer_boxes)
         return Predictions(torch.stack(logits), torch.stack(boxes), queries.proposals)

@@ -51,7 +51,7 @@ def build_encoder(config: ModelConfig) -> Encoder:
 def build_queries(config: ModelConfig) -> LearnedQueries | ProposalQueries:
     """Learned queries, or the encoder's proposals."""
     if config.two_stage:
-        return ProposalQueries(config.num_queries, config.width, config.num_classes)
+        return ProposalQueries(config.num_queries, config.width, config.num_classes, config.mixed_queries)
     return LearnedQueries(config.num_queries, config.width)
 
 
@@ -61,7 +61,7 @@ def build_decoder(config: ModelConfig) -> Decoder:
               for _ in range(config.num_decoder_layers)]
     if config.refine:
         heads = RefiningHeads(config.width, config.num_classes, config.num_decoder_layers,
-                              references_are_boxes=config.two_stage)
+                              config.two_stage, config.look_forward_twice)
     else:
         heads = SharedHead(config.width, config.num_classes)
     return Decoder(layers, heads)

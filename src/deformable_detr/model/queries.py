@@ -29,15 +29,20 @@ class LearnedQueries(nn.Module):
 
 
 class ProposalQueries(nn.Module):
-    """The `num_queries` best-scored proposals of the tokens; position and content are made from their boxes."""
+    """The `num_queries` best-scored proposals of the tokens; position and content are made from their boxes.
 
-    def __init__(self, num_queries: int, width: int, num_classes: int) -> None:
+    With `mixed` the boxes make the position alone, and each rank has a content that is learned: what a token
+    saw may be of several objects (DINO, arXiv 2203.03605, section 3.4).
+    """
+
+    def __init__(self, num_queries: int, width: int, num_classes: int, mixed: bool = False) -> None:
         super().__init__()
         self.num_queries, self.width = num_queries, width
         self.memory_projection = nn.Linear(width, width)
         self.memory_norm = nn.LayerNorm(width)
-        self.box_projection = nn.Linear(2 * width, 2 * width)
-        self.box_norm = nn.LayerNorm(2 * width)
+        self.box_projection = nn.Linear(2 * width, width if mixed else 2 * width)
+        self.box_norm = nn.LayerNorm(self.box_projection.out_features)
+        self.content = nn.Embedding(num_queries, width) if mixed else None
         self.head = Head(width, num_classes, size_bias=0)
         for layer in (self.memory_projection, self.box_projection):
             nn.init.xavier_uniform_(layer.weight)
@@ -48,7 +53,10 @@ class ProposalQueries(nn.Module):
         best = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
         reference = proposals.boxes.gather(1, best[..., None].expand(-1, -1, 4)).detach()
         embedding = self.box_norm(self.box_projection(box_position(reference, self.width)))
-        position, content = embedding.chunk(2, dim=-1)
+        if self.content is None:
+            position, content = embedding.chunk(2, dim=-1)
+        else:
+            position, content = embedding, self.content.weight[:best.shape[1]].expand(len(memory), -1, -1)
         return Queries(content, position, reference, proposals)
 
     def propose(self, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Proposals:
