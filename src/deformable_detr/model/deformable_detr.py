@@ -10,7 +10,7 @@ from deformable_detr.model.encoder import Encoder, EncoderLayer
 from deformable_detr.model.heads import RefiningHeads, SharedHead
 from deformable_detr.model.pyramid import PyramidBuilder
 from deformable_detr.model.queries import LearnedQueries, ProposalQueries
-from deformable_detr.structures import ImageBatch, Predictions
+from deformable_detr.structures import ExtraQueries, ImageBatch, Predictions
 
 
 class DeformableDETR(nn.Module):
@@ -28,12 +28,15 @@ class DeformableDETR(nn.Module):
         self.queries = build_queries(config)
         self.decoder = build_decoder(config)
 
-    def forward(self, batch: ImageBatch) -> Predictions:
-        """Every decoder layer's classes and boxes for a batch of pictures."""
+    def forward(self, batch: ImageBatch, extra_queries: ExtraQueries | None = None) -> Predictions:
+        """Every decoder layer's classes and boxes for a batch of pictures; training may ask about further boxes.
+
+        Raises ValueError for extra queries to a detector without proposals, beside which they could stand.
+        """
         features = self.backbone(batch)                    # C3..C5
         pyramid = self.pyramid(features)                   # L levels as one token sequence (B, N, C)
         memory = self.encoder(pyramid)                     # (B, N, C)
-        queries = self.queries(memory, pyramid)            # content, position, reference (B, Q, .)
+        queries = self.queries(memory, pyramid, extra_queries)     # content, position, reference (B, Q, .)
         return self.decoder(queries, memory, pyramid)      # logits and boxes of every layer
 
 
