@@ -75,7 +75,7 @@ class Training:
         names = {picture.id: picture.file_name for picture in training_data.annotations.pictures}
         self.learn = Step(self.accelerator, self.model, self.optimizer,
                           SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight,
-                                  proposal_repeats=recipe.proposal_repeats),
+                                  proposal_repeats=recipe.proposal_repeats, class_target=recipe.class_target),
                           recipe.clip_norm, recipe.batch_size, names, recipe.denoising_queries)
         self.standing = Standing()
 

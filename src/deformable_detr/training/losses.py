@@ -1,7 +1,8 @@
 """Predictions and targets -> one number to make smaller (paper, appendix A.3; DETR, section 3.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.distributed as distributed
@@ -9,10 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
-from deformable_detr.structures import Predictions, Target, to_device
+from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou, intersection_and_union
+from deformable_detr.structures import Predictions, Proposals, Target, to_device
 from deformable_detr.training.denoising import Denoising
 from deformable_detr.training.matching import Matches, MatchingCost, match
+
+SCORE_SHARE = 0.25   # of the score in a soft target
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class SetLoss:
 
     With `proposal_repeats` so many proposals are matched with every object (H-DETR, arXiv 2207.13080), which
     teaches the encoder as many times as much; their losses are divided by it.
+
+    `class_target` says what a matched query's score should be: "hard", 1; or "iou", which grows with how well
+    its box fits, so that the best boxes come first (see `quality_loss`). Proposals are always "hard".
     """
 
     class_weight: float = 2
@@ -44,6 +50,7 @@ class SetLoss:
     alpha: float = 0.25
     gamma: float = 2
     proposal_repeats: int = 1
+    class_target: Literal["hard", "iou"] = "hard"
 
     def __call__(self, predictions: Predictions, targets: Sequence[Target],
                  num_boxes: Float[Tensor, ""] | None = None, denoising: Denoising | None = None) -> Losses:
@@ -65,13 +72,7 @@ class SetLoss:
         suffixes = ["" if layer == last else f"_{layer}" for layer in range(last + 1)]
         parts = self._matched(predictions.logits, predictions.boxes, targets, num_boxes, suffixes)
         if predictions.proposals is not None:
-            # Proposals say only "an object": class 0 stands for all.
-            repeats = self.proposal_repeats
-            objects = [Target(torch.zeros_like(target.labels).repeat(repeats), target.boxes.repeat(repeats, 1),
-                              target.image_id) for target in targets]
-            proposals = predictions.proposals
-            parts |= self._matched(proposals.logits[None], proposals.boxes[None], objects, num_boxes * repeats,
-                                   ["_enc"])
+            parts |= self._proposal_parts(predictions.proposals, targets, num_boxes)
         if denoising is not None:
             extra = predictions.extra
             assert extra is not None, "the model was not asked what the denoising asks"
@@ -80,6 +81,15 @@ class SetLoss:
         weights = {"loss_ce": self.class_weight, "loss_bbox": self.box_weight, "loss_giou": self.giou_weight}
         total = torch.stack([weights["_".join(name.split("_")[:2])] * part for name, part in parts.items()]).sum()
         return Losses(total, parts)
+
+    def _proposal_parts(self, proposals: Proposals, targets: list[Target],
+                        num_boxes: Float[Tensor, ""]) -> dict[str, Float[Tensor, ""]]:
+        # Proposals say only "an object": class 0 stands for all.
+        repeats = self.proposal_repeats
+        objects = [Target(torch.zeros_like(target.labels).repeat(repeats), target.boxes.repeat(repeats, 1),
+                          target.image_id) for target in targets]
+        return replace(self, class_target="hard")._matched(
+            proposals.logits[None], proposals.boxes[None], objects, num_boxes * repeats, ["_enc"])
 
     def _matched(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],
                  targets: list[Target], num_boxes: Float[Tensor, ""], suffixes: list[str],
@@ -91,11 +101,13 @@ class SetLoss:
     def _parts(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"], matches: Matches,
                targets: list[Target], num_boxes: Float[Tensor, ""], suffixes: list[str],
                weights: Float[Tensor, "B Q"] | None = None) -> dict[str, Float[Tensor, ""]]:
-        labels = torch.cat([target.labels for target in targets])
-        by_kind = {
-            "loss_ce": focal_loss(logits.float(), matches, labels, self.alpha, self.gamma, weights),
-            **box_losses(boxes.float(), matches, torch.cat([target.boxes for target in targets]), weights),
-        }
+        logits, boxes = logits.float(), boxes.float()
+        labels, truth = (torch.cat([getattr(target, name) for target in targets]) for name in ("labels", "boxes"))
+        if self.class_target == "iou":
+            classes = quality_loss(logits, matches, labels, fit(boxes, matches, truth), self.gamma, weights)
+        else:
+            classes = focal_loss(logits, matches, labels, self.alpha, self.gamma, weights)
+        by_kind = {"loss_ce": classes, **box_losses(boxes, matches, truth, weights)}
         return {f"{kind}{suffix}": layers[index] / num_boxes
                 for index, suffix in enumerate(suffixes) for kind, layers in by_kind.items()}
 
@@ -111,6 +123,33 @@ def focal_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels: 
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     losses = balance * miss**gamma * entropy
     return (losses if weights is None else losses * weights[..., None]).flatten(1).sum(1)
+
+
+def quality_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels: Tensor,
+                 quality: Float[Tensor, "pairs"], gamma: float,
+                 weights: Float[Tensor, "B Q"] | None = None) -> Float[Tensor, "layers"]:
+    """Cross-entropy of every query and class with how well its box fits, summed in each layer.
+
+    The target is the geometric mean of score and fit, the fit counting three times, so that a query which is sure
+    of its class is not held back while boxes are still bad (Align-DETR, arXiv 2304.07527, section 3.2). Where
+    nothing is matched it is 0, and sure mistakes count most, as in the focal loss.
+    """
+    probability = logits.sigmoid()
+    matched = matches.layer, matches.picture, matches.query, labels[matches.target]
+    truth = torch.zeros_like(logits)
+    truth[matched] = probability[matched].detach()**SCORE_SHARE * quality**(1 - SCORE_SHARE)
+    balance = probability**gamma
+    balance = balance.index_put(matched, balance.new_ones(()))
+    losses = balance * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (losses if weights is None else losses * weights[..., None]).flatten(1).sum(1)
+
+
+@torch.no_grad()
+def fit(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Tensor, "T 4"]) -> Float[Tensor, "pairs"]:
+    """Intersection over union of the matched boxes with the truth."""
+    found = boxes[matches.layer, matches.picture, matches.query]
+    intersection, union = intersection_and_union(cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth[matches.target]))
+    return intersection / union
 
 
 def box_losses(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Tensor, "T 4"],

@@ -31,6 +31,7 @@ class Recipe:
         class_weight: Of the focal loss, and of its cost in matching.
         box_weight: Of the L1 loss, and of its cost.
         giou_weight: Of the GIoU loss, and of its cost.
+        class_target: The score that a matched query should have: "hard", 1; or "iou", as good as its box.
         proposal_repeats: Proposals matched with every object; more than the published 1 teach the encoder faster.
         denoising_queries: Noisy boxes that a two-stage detector has to put right beside detecting; 0: none.
         augmentation: "published", or "small" for few pictures on a small machine.
@@ -61,6 +62,7 @@ class Recipe:
     class_weight: float = 2
     box_weight: float = 5
     giou_weight: float = 2
+    class_target: Literal["hard", "iou"] = "hard"
     proposal_repeats: int = 1
     denoising_queries: int = 0
     augmentation: Literal["published", "small"] = "published"
@@ -83,7 +85,7 @@ class Recipe:
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= least.get(field.name, 0)):
                 raise ValueError(f"{field.name}: expected at least {least.get(field.name, 0)}, got {value}")
         for name, known in {"schedule": ("step", "cosine", "linear", "constant"), "precision": ("no", "bf16", "fp16"),
-                            "augmentation": ("published", "small")}.items():
+                            "augmentation": ("published", "small"), "class_target": ("hard", "iou")}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.denoising_queries == 1:
