@@ -58,7 +58,8 @@ class Training:
         process = Process(self.accelerator.process_index, self.accelerator.num_processes)
         self.accumulate = recipe.accumulation(process.count)
         self.loader = build_loader(training_data, recipe.batch_size, training=True, seed=recipe.seed,
-                                   num_workers=recipe.num_workers, accumulate=self.accumulate, process=process)
+                                   num_workers=recipe.num_workers, accumulate=self.accumulate, process=process,
+                                   plain_from=recipe.epochs - recipe.plain_epochs)
         self.batches: TrainingBatches = self.loader.batch_sampler  # type: ignore[assignment]
         self.validation_loader = build_loader(validation_data, recipe.batch_size, training=False,
                                               num_workers=recipe.num_workers, process=process)
