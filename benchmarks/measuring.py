@@ -1,9 +1,13 @@
 """What the benchmarks share: cases that take turns, and the peak of a process."""
 
+import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +23,37 @@ def timed(cases: dict[str, Callable[[], object]], repeats: int, device: str = "c
                 torch.cuda.synchronize()
             times[name].append(1000 * (time.perf_counter() - start))
     return times
+
+
+def run_cases(description: str | None, build: Callable[[], dict[str, Callable[[], object]]],
+              compare: Callable[[dict[str, Any]], None], title: str) -> None:
+    """The command line of a benchmark: compare the cases' results, time them, print a table; one of them is "floor".
+
+    The peak of each case is measured in a process of its own, which runs the same file with `--peak`.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peak", metavar="CASE", help="only print the MiB that this case adds")
+    options = parser.parse_args()
+    cases = build()
+    if options.peak:
+        cases[options.peak]()
+        print(added_peak(cases[options.peak]))
+        return
+    compare({name: case() for name, case in cases.items()})
+    times = timed(cases, options.repeats)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {title}, float32\n")
+    print("| | ms: median (minimum) | times ours | MiB added at the peak |\n|---|---|---|---|")
+    for name, each in times.items():
+        peak = "" if name == "floor" else f"{_peak_of(name):.0f}"
+        print(f"| {name} | {cell(each, times['deformable_detr'])} | {peak} |", flush=True)
+    ratio = statistics.median(times["deformable_detr"]) / statistics.median(times["floor"])
+    print(f"\nours is {ratio:.2f} times the floor")
+
+
+def _peak_of(case: str) -> float:
+    output = subprocess.run([sys.executable, sys.argv[0], "--peak", case], check=True, capture_output=True, text=True)
+    return float(output.stdout.split()[-1])
 
 
 def cell(times: list[float], ours: list[float]) -> str:

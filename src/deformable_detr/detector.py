@@ -106,8 +106,17 @@ def find_weights(weights: str | Path) -> Path:
 
 def packaged_weights() -> Path | None:
     """The weights that came with the package, None for a copy without them."""
-    path = Path(str(resources.files("deformable_detr"))) / "assets" / "demo.safetensors"
+    path = _assets() / "demo.safetensors"
     return path if path.is_file() else None
+
+
+def packaged_pictures() -> list[Path]:
+    """The pictures that came with the package."""
+    return sorted((_assets() / "pictures").glob("*.jpg"))
+
+
+def _assets() -> Path:
+    return Path(str(resources.files("deformable_detr"))) / "assets"
 
 
 def _packaged() -> Path:
