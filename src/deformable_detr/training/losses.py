@@ -38,7 +38,8 @@ class SetLoss:
     the autocast around it: in half precision 1 - p + 1e-8 underflows and costs become infinite.
 
     With `proposal_repeats` so many proposals are matched with every object (H-DETR, arXiv 2207.13080), which
-    teaches the encoder as many times as much; their losses are divided by it.
+    teaches the encoder as many times as much; their losses are divided by it. The best proposals then hold several
+    of each object, for which there must be queries enough.
 
     `class_target` says what a matched query's score should be: "hard", 1; or "iou", which grows with how well
     its box fits, so that the best boxes come first (see `quality_loss`). Proposals are always "hard".

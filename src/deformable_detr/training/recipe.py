@@ -32,7 +32,8 @@ class Recipe:
         box_weight: Of the L1 loss, and of its cost.
         giou_weight: Of the GIoU loss, and of its cost.
         class_target: The score that a matched query should have: "hard", 1; or "iou", as good as its box.
-        proposal_repeats: Proposals matched with every object; more than the published 1 teach the encoder faster.
+        proposal_repeats: Proposals matched with every object (published: 1); with more, num_queries should be as many
+            times the objects of a picture, or copies of some objects leave no query for the others.
         denoising_queries: Noisy boxes that a two-stage detector has to put right beside detecting; 0: none.
         augmentation: "published", or "small" for few pictures on a small machine, or "strong" for many epochs of them.
         plain_epochs: The last so many epochs of "strong" are "small", as what is detected later is no mosaic.
