@@ -112,11 +112,11 @@ def _commands(weights: str, chosen: AtThreshold) -> tuple[str, str]:
 
 
 def _precision_plots(classes: list[ClassRow], curves: CocoCurves) -> list[Plot]:
-    """Precision over recall: the mean of all classes, then those with the most objects."""
+    """Precision over recall: the mean of all classes, then those with the most objects, most first."""
     known = [label for label, row in enumerate(classes) if row.num_objects]
     if not known:
         return []
-    most = sorted(sorted(known, key=lambda label: -classes[label].num_objects)[:MAX_PLOTS])
+    most = sorted(known, key=lambda label: -classes[label].num_objects)[:MAX_PLOTS]
     groups = [("mean of all classes", known), *((classes[label].name, [label]) for label in most)]
     return [plot(title, "recall", RECALLS, {
         name: curves.precision[index, :, labels, 0].mean(axis=0).tolist() for index, name in SHOWN_IOUS.items()})
@@ -136,9 +136,11 @@ def _training_plots(history: History) -> list[Plot]:
     plots = []
     for title, names in CURVES.items():
         lines = {name: history.columns[name] for name in names if name in history.columns}
-        highest = max((value for values in lines.values() for value in values if math.isfinite(value)), default=0)
-        if highest > 0:
-            plots.append(plot(title, "epoch", history.epochs, lines, x_end=max(5, *history.epochs), y_end=highest))
+        if lines:
+            # Never quite 0: an axis needs an extent.
+            highest = max((value for values in lines.values() for value in values if math.isfinite(value)), default=0)
+            plots.append(plot(title, "epoch", history.epochs, lines, x_end=max(5, *history.epochs),
+                              y_end=max(highest, 0.01)))
     return plots
 
 

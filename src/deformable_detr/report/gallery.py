@@ -17,6 +17,7 @@ from deformable_detr.report.comparing import Comparison, compare, match
 NUM_PICTURES = 4    # of each kind
 SIDE = 560          # pixels, the longer side
 QUALITY = 82
+MAX_LETTERS = 40    # of a class in a caption: each takes time to be measured
 
 # Blue and vermilion of Okabe and Ito's palette, which most colour-blind eyes tell apart.
 RIGHT: Colour = (0, 114, 178)
@@ -60,7 +61,8 @@ def show(evaluator: CocoEvaluator, data: CocoDataset, pictures: Int[np.ndarray, 
 
 
 def _show_picture(comparison: Comparison, data: CocoDataset) -> Shown:
-    record, names, crowd = data.annotations.pictures[comparison.picture], data.names, comparison.crowd
+    record, crowd = data.annotations.pictures[comparison.picture], comparison.crowd
+    names = [name[:MAX_LETTERS] for name in data.names]
     canvas = PIL.Image.fromarray(data.picture(comparison.picture))
     scale = SIDE / max(canvas.size)
     canvas = canvas.resize((max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale))),

@@ -1,10 +1,11 @@
 """Everything about one detector on one data set, as one page that needs nothing beside it."""
 
 import math
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from deformable_detr.evaluation import CocoCurves, CocoMetrics
 from deformable_detr.report.content import Content, Subject, build_content
@@ -42,11 +43,16 @@ def write_report(file: Path, subject: Subject, metrics: CocoMetrics, curves: Coc
 
 def render(content: Content) -> str:
     """The template filled in; every text from outside is escaped."""
+    colours = {"right": f"rgb{RIGHT}", "wrong": f"rgb{WRONG}", "neither": f"rgb{NEITHER}"}
+    return _template().render(vars(content), colours=colours)
+
+
+@cache
+def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": _number, "score": _score, "count": _count, "short": _short}
     source = resources.files("deformable_detr.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    colours = {"right": f"rgb{RIGHT}", "wrong": f"rgb{WRONG}", "neither": f"rgb{NEITHER}"}
-    return environment.from_string(source).render(vars(content), colours=colours)
+    return environment.from_string(source)
 
 
 def _number(value: float) -> str:
