@@ -1,8 +1,9 @@
 """How fast the multi-scale detector is, looking and learning: `python benchmarks/detector.py`, and `--training`.
 
-Beside it, where it is installed, the same detector of `transformers` with the same weights; outputs are compared before
-anything is timed. The floor is the same convolutions and matrix products alone, on the inputs that they had. A step of
-training is forward, matching, losses and backward at batch 1, stem and first stage frozen as published.
+Beside it, where they are installed, the same detector of `transformers` with the same weights, and OpenVINO on that one
+exported; outputs are compared before anything is timed. The floor is the same convolutions and matrix products alone,
+on the inputs that they had. A step of training is forward, matching, losses and backward at batch 1, stem and first
+stage frozen as published.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from exported import looking_with_openvino
 from measuring import added_peak, cell, timed
 from torch import Tensor, nn
 
@@ -181,7 +183,21 @@ def cases(training: bool) -> dict[str, Callable[[], object]]:
         found = {"deformable_detr": looking(ours)}
         if theirs is not None:
             found["transformers"] = looking_with_transformers(theirs)
+            through_openvino = looking_with_openvino(theirs, picture())
+            if through_openvino:
+                found["OpenVINO"] = through_openvino
     return {**found, "floor": floor_of}
+
+
+def compare(results: dict[str, Any], training: bool) -> None:
+    """Print how far the others' results are from ours."""
+    ours = results["deformable_detr"]
+    for name in results.keys() - {"deformable_detr", "floor"}:
+        if training:
+            print(f"{name}: the loss differs by {abs(ours / results[name] - 1):.1e} of it")
+        else:
+            logits, boxes = (f"{(one - other).abs().max():.1e}" for one, other in zip(ours, results[name], strict=True))
+            print(f"{name}: logits differ by {logits}, boxes by {boxes}")
 
 
 def main() -> None:
@@ -197,14 +213,7 @@ def main() -> None:
         print(added_peak(case))
         return
     results: dict[str, Any] = {name: case() for name, case in everything.items()}
-    if "transformers" in results:
-        print("difference to transformers:", end=" ")
-        if options.training:
-            print(f"{abs(results['deformable_detr'] / results['transformers'] - 1):.1e} of the loss")
-        else:
-            differences = [f"{(one - other).abs().max():.1e}" for one, other in
-                           zip(results["deformable_detr"], results["transformers"], strict=True)]
-            print(f"logits {differences[0]}, boxes {differences[1]}")
+    compare(results, options.training)
     times = timed(everything, options.repeats)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {SIZE[0]} x {SIZE[1]}, float32\n")
     print("| | ms: median (minimum) | times ours | MiB added at the peak |\n|---|---|---|---|")

@@ -30,13 +30,20 @@ def generalized_iou(boxes: Float[Tensor, "*a 4"], others: Float[Tensor, "*b 4"])
     Shapes broadcast: (T, 4) with (T, 4) compares in pairs, (Q, 1, 4) with (T, 4) each with each.
     Two boxes without area at the same place give NaN, since 0/0 has no answer.
     """
-    overlap = (torch.minimum(boxes[..., 2:], others[..., 2:])
-               - torch.maximum(boxes[..., :2], others[..., :2])).clamp(min=0)
+    intersection, union = intersection_and_union(boxes, others)
     hull = (torch.maximum(boxes[..., 2:], others[..., 2:])
             - torch.minimum(boxes[..., :2], others[..., :2])).clamp(min=0)
-    intersection, enclosing = overlap.prod(-1), hull.prod(-1)
-    union = area(boxes) + area(others) - intersection
+    enclosing = hull.prod(-1)
     return intersection / union - (enclosing - union) / enclosing
+
+
+def intersection_and_union(boxes: Float[Tensor, "*a 4"],
+                           others: Float[Tensor, "*b 4"]) -> tuple[Float[Tensor, "*c"], Float[Tensor, "*c"]]:
+    """Areas that xyxy boxes share, and that they cover together; shapes broadcast."""
+    overlap = (torch.minimum(boxes[..., 2:], others[..., 2:])
+               - torch.maximum(boxes[..., :2], others[..., :2])).clamp(min=0)
+    intersection = overlap.prod(-1)
+    return intersection, area(boxes) + area(others) - intersection
 
 
 def inverse_sigmoid(x: Float[Tensor, "*shape"], eps: float = 1e-5) -> Float[Tensor, "*shape"]:

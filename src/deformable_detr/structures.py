@@ -4,6 +4,7 @@ The legend of shapes, used in every signature:
 
     B pictures   L levels    N tokens (all levels)   C channels   M heads    D = C / M
     P points     Q queries   K classes               T targets    H, W height and width
+    E extra queries, which only training asks
 """
 
 from collections.abc import Sequence
@@ -113,13 +114,39 @@ class Proposals:
 
 
 @tensor_structure
+class ExtraQueries:
+    """Queries that training asks beside the ordinary ones, as if these boxes had been proposed.
+
+    A group sees itself and the ordinary queries (0), which see none of them; so the answer stays the same.
+    """
+
+    boxes: Float[Tensor, "B E 4"]           # cxcywh in [0, 1]
+    groups: Int64[Tensor, "B E"]            # 1, 2, ...; -1: an empty slot, which nobody else sees
+
+    def blocked(self, num_queries: int) -> Bool[Tensor, "B both both"]:
+        """True where one query must not see another; `num_queries` ordinary ones come first."""
+        groups = F.pad(self.groups, (num_queries, 0))
+        return (groups[:, :, None] != groups[:, None]) & (groups[:, None] != 0)
+
+
+@tensor_structure
 class Queries:
-    """What the decoder starts from."""
+    """What the decoder starts from; extra queries, if any, come last."""
 
     content: Float[Tensor, "B Q C"]
     position: Float[Tensor, "B Q C"]
     reference: Float[Tensor, "B Q R"]       # R = 2: points; R = 4: cxcywh boxes; in [0, 1]
     proposals: Proposals | None             # two-stage only
+    num_extra: int = 0
+    blocked: Bool[Tensor, "B Q Q"] | None = None    # True where one must not see another; None: all see all
+
+
+@tensor_structure
+class ExtraPredictions:
+    """What every decoder layer says of the extra queries."""
+
+    logits: Float[Tensor, "layers B E K"]
+    boxes: Float[Tensor, "layers B E 4"]    # cxcywh in [0, 1] of the unpadded picture
 
 
 @tensor_structure
@@ -129,12 +156,14 @@ class Predictions:
     logits: Float[Tensor, "layers B Q K"]
     boxes: Float[Tensor, "layers B Q 4"]    # cxcywh in [0, 1] of the unpadded picture
     proposals: Proposals | None             # two-stage only
+    extra: ExtraPredictions | None = None   # where extra queries were asked
 
     def picture(self, index: int) -> "Predictions":
         """The predictions for one picture, as a batch of one."""
         rows = slice(index, index + 1)
         proposals = self.proposals and Proposals(self.proposals.logits[rows], self.proposals.boxes[rows])
-        return Predictions(self.logits[:, rows], self.boxes[:, rows], proposals)
+        extra = self.extra and ExtraPredictions(self.extra.logits[:, rows], self.extra.boxes[:, rows])
+        return Predictions(self.logits[:, rows], self.boxes[:, rows], proposals, extra)
 
     def detections(self, image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
                    names: Sequence[str] | None = None) -> list["Detections"]:

@@ -111,14 +111,35 @@ def test_use_of_the_data_leaves_the_global_generator_alone(mixed) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_workers_change_nothing_and_hear_of_epochs(mixed) -> None:
-    dataset = mixed(train_transform("small", SMALL))
+@pytest.mark.parametrize("name", ["small", "strong"])
+def test_workers_change_nothing_and_hear_of_epochs(mixed, name: str) -> None:
+    dataset = mixed(train_transform(name, SMALL))
     alone = build_loader(dataset, 3, training=True)
     helped = build_loader(dataset, 3, training=True, num_workers=2)
     for epoch in (0, 1, 0):
         for loader in (alone, helped):
             loader.batch_sampler.set_epoch(epoch)
         assert same(list(alone), list(helped))
+
+
+def test_the_last_epochs_are_plain(mixed) -> None:
+    strong, small = (mixed(train_transform(name, SMALL)) for name in ("strong", "small"))
+    loader, other = (build_loader(dataset, 3, training=True, plain_from=1) for dataset in (strong, small))
+    for epoch in range(3):
+        for each in (loader, other):
+            each.batch_sampler.set_epoch(epoch)
+        assert [batch.images.shape for batch, _ in loader] == [batch.images.shape for batch, _ in other]
+        assert all(torch.equal(a.images, b.images) for (a, _), (b, _) in zip(loader, other, strict=True)) == (epoch > 0)
+
+
+def test_a_mosaic_shows_other_pictures_too(mixed) -> None:
+    """The last picture has no object of its own."""
+    dataset = mixed(train_transform("strong", SMALL))
+    canvas = dataset.transform.canvases((40, 40))[0]
+    counts = [len(dataset[SampleKey(12, seed, canvas)].target.labels) for seed in range(40)]
+    assert 8 < sum(count > 0 for count in counts) < 32
+    assert max(counts) <= 3
+    assert all(dataset[SampleKey(12, seed, canvas, plain=True)].target.labels.numel() == 0 for seed in range(10))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

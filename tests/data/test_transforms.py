@@ -5,9 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.data import eval_transform, prepare_picture, train_transform
+from deformable_detr.data.transforms import RandomCloseUp
 from deformable_detr.structures import Preprocessing
 
 PLAIN_COLOURS = {"mean": (0.0, 0.0, 0.0), "deviation": (1.0, 1.0, 1.0)}
@@ -98,7 +101,35 @@ def test_small_zooms_in_and_out_and_changes_colours() -> None:
     assert len(whites) > 5
 
 
-@pytest.mark.parametrize("name", ["published", "small"])
+def test_strong_goes_farther_than_small() -> None:
+    picture, _, _ = marked_picture(96, 128)
+    middle = torch.tensor([[60.0, 44, 68, 52]]), torch.tensor([2])   # seldom cut
+    spans = {}
+    for name in ("small", "strong"):
+        transform = train_transform(name, Preprocessing(size=96, max_size=160, **PLAIN_COLOURS))
+        heights = [height for seed in range(60) for height in
+                   seeded(transform, seed, picture, *middle, canvas=(96, 128))[1].boxes[:, 3].tolist()]
+        spans[name] = np.quantile(heights, [0.05, 0.95])
+    assert spans["strong"][0] < spans["small"][0] - 0.005
+    assert spans["strong"][1] > spans["small"][1] + 0.02
+
+
+def test_a_close_up_forgets_what_is_hardly_left() -> None:
+    _, boxes, labels = marked_picture(96, 128)
+    framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(96, 128))
+    sample = {"image": tv_tensors.Image(torch.zeros(3, 96, 128, dtype=torch.uint8)), "boxes": framed, "labels": labels}
+    left = [0, 0, 0]
+    for seed in range(40):
+        torch.manual_seed(seed)
+        found = v2.SanitizeBoundingBoxes()(RandomCloseUp(0.3, 0.6)(sample))
+        left[len(found["boxes"])] += 1
+        for box, label in zip(found["boxes"], found["labels"], strict=True):
+            whole = boxes[labels.tolist().index(int(label))]
+            assert (box[2:] - box[:2]).prod() > 0.3 * (whole[2:] - whole[:2]).prod()
+    assert min(left[:2]) > 5
+
+
+@pytest.mark.parametrize("name", ["published", "small", "strong"])
 def test_randomness_is_torchs_alone(name: str) -> None:
     picture, boxes, labels = marked_picture(60, 90)
     transform = train_transform(name, Preprocessing(size=64, max_size=100))
@@ -112,7 +143,7 @@ def test_randomness_is_torchs_alone(name: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 90), width=st.integers(1, 400), seed=st.integers(0, 99),
-       name=st.sampled_from(["published", "small"]))
+       name=st.sampled_from(["published", "small", "strong"]))
 def test_any_size_without_objects(height: int, width: int, seed: int, name: str) -> None:
     preprocessing = Preprocessing(size=48, max_size=80)
     transform = train_transform(name, preprocessing)
@@ -149,5 +180,5 @@ def test_largest_canvas_holds_what_evaluation_shows() -> None:
 
 
 def test_unknown_augmentation() -> None:
-    with pytest.raises(ValueError, match="augmentation: expected 'published' or 'small', got 'strong'"):
-        train_transform("strong", Preprocessing())
+    with pytest.raises(ValueError, match="augmentation: expected 'published', 'small' or 'strong', got 'huge'"):
+        train_transform("huge", Preprocessing())

@@ -21,6 +21,8 @@ def test_presets_are_the_published_five() -> None:
     ({"num_levels": 0}, "num_levels: expected at least 1, got 0"),
     ({"dropout": 1.0}, "dropout: expected a value in [0, 1), got 1.0"),
     ({"two_stage": True}, "two_stage: needs refine=True"),
+    ({"mixed_queries": True}, "mixed_queries: needs two_stage=True"),
+    ({"look_forward_twice": True}, "look_forward_twice: needs refine=True"),
     ({"num_querys": 3}, "unknown field 'num_querys'; did you mean 'num_queries'?"),
 ])
 def test_impossible_config(changes: dict[str, object], message: str) -> None:
@@ -31,3 +33,13 @@ def test_impossible_config(changes: dict[str, object], message: str) -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(ValueError, match="did you mean 'two-stage'"):
         ModelConfig.preset("twostage")
+
+
+def test_parts_that_are_off_leave_no_trace_in_files() -> None:
+    config = ModelConfig.preset("two-stage")
+    assert set(config.to_dict()) == {
+        "backbone", "dilation", "width", "num_heads", "num_levels", "num_points", "num_encoder_layers",
+        "num_decoder_layers", "ffn_width", "dropout", "num_queries", "num_classes", "refine", "two_stage"}
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    dino = ModelConfig.preset("two-stage", mixed_queries=True, look_forward_twice=True)
+    assert ModelConfig.from_dict(dino.to_dict()) == dino

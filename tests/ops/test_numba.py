@@ -95,7 +95,7 @@ from deformable_detr import ops
 assert "numba" not in sys.modules  # only who runs a kernel waits for that import
 from deformable_detr.ops import cpu_kernels
 
-kernels = cpu_kernels.kernels_for(3, torch.zeros(0).numpy().dtype)
+kernels = cpu_kernels.kernels_for(3, 2, torch.zeros(0).numpy().dtype)
 assert all(isinstance(kernel, types.FunctionType) for kernel in kernels)
 torch.manual_seed(0)
 value = torch.randn(1, 7, 2, 3, requires_grad=True)
@@ -168,9 +168,9 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 levels = np.array([[2, 2, 0]], np.int32)
-forward, _ = cpu_kernels.kernels_for(32, np.dtype(np.float32))
+forward, _ = cpu_kernels.kernels_for(32, 2, np.dtype(np.float32))
 forward(levels, zeros(1, 1, 1, 4), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2), True,
-        zeros(1, 2, 13, 32), zeros(1, 1, 2, 32), zeros(1, 1, 2))
+        zeros(1, 2, 5, 32), zeros(1, 1, 2, 32), zeros(1, 1, 2))
 """
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from deformable_detr import ImageBatch, Target
 from deformable_detr.boxes import cxcywh_to_xyxy
@@ -83,6 +83,42 @@ def test_proposals_are_trained_on_class_0_alone() -> None:
     gradient = model.queries.head.classify.weight.grad
     assert gradient is not None
     assert gradient.norm() > 0
+
+
+def test_scores_that_follow_the_boxes() -> None:
+    predictions, targets = random_case(2, 0, 3)
+    losses = SetLoss(class_target="iou")(predictions, targets)
+    labels, truth = (torch.cat(parts) for parts in zip(*[(t.labels, t.boxes) for t in targets], strict=True))
+    for layer, suffix in enumerate(["_0", "_1", ""]):
+        logits, boxes = predictions.logits[layer], predictions.boxes[layer]
+        matches = match(logits[None], boxes[None], targets, MatchingCost())
+        score = logits.sigmoid()
+        expected = -(score**2 * (1 - score).log()).sum()
+        for picture, query, index in zip(matches.picture, matches.query, matches.target, strict=True):
+            p = score[picture, query, labels[index]]
+            overlap = box_iou(cxcywh_to_xyxy(boxes[picture, query])[None], cxcywh_to_xyxy(truth[index])[None]).item()
+            wanted = p**0.25 * overlap**0.75
+            expected = expected + p**2 * (1 - p).log() - wanted * p.log() - (1 - wanted) * (1 - p).log()
+        torch.testing.assert_close(losses.parts[f"loss_ce{suffix}"], expected / 5)
+    hard = SetLoss()(predictions, targets)
+    assert {name for name, part in hard.parts.items() if not torch.equal(part, losses.parts[name])} == {
+        "loss_ce", "loss_ce_0", "loss_ce_1"}
+    losses.total.backward()
+    assert predictions.logits.grad.isfinite().all()
+
+
+def test_a_score_moves_towards_the_fit_of_its_box() -> None:
+    """Up where the box is good, down where the score promises too much; the box learns nothing from it."""
+    truth = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
+    moves = []
+    for shift, score in ((0.0, 0.5), (0.15, 0.9)):
+        logits = torch.tensor(score).logit().expand(1, 1, 1, 1).clone().requires_grad_()
+        boxes = (truth + torch.tensor([shift, 0, 0, 0]))[None, None].requires_grad_()
+        part = SetLoss(class_target="iou")(Predictions(logits, boxes, None), [Target(torch.tensor([0]), truth)]).parts
+        gradient, none = torch.autograd.grad(part["loss_ce"], [logits, boxes], allow_unused=True)
+        moves.append(-gradient.sign().item())
+        assert none is None
+    assert moves == [1, -1]
 
 
 @pytest.mark.parametrize(("targets", "message"), [

@@ -83,7 +83,9 @@ def test_recomputed_activations_change_no_gradient(preset: str) -> None:
             assert torch.equal(gradient, gradients[1][name]), name
 
 
-@pytest.mark.parametrize("flags", [("--precision", "bf16"), ("--deterministic",), ("--recompute",)])
+@pytest.mark.parametrize("flags", [("--precision", "bf16"), ("--deterministic",), ("--recompute",),
+                                   ("--augmentation", "strong", "--class-target", "iou"),
+                                   ("--precision", "bf16", "--denoising-queries", 8)])
 def test_a_run_with(train: Train, tmp_path: Path, flags: tuple[str, ...]) -> None:
     out = tmp_path / "run"
     try:

@@ -36,6 +36,7 @@ def test_every_trained_parameter_is_in_one_group() -> None:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"epochs": 0}, "epochs: expected at least 1, got 0"), ({"learning_rate": -1.0}, "learning_rate"),
+    ({"plain_epochs": 3}, "plain_epochs: expected 0 without augmentation 'strong', got 3"),
     ({"weight_decay": float("nan")}, "weight_decay"), ({"batch_size": 0}, "batch_size"),
 ])
 def test_impossible_recipe(changes: dict[str, float], message: str) -> None:

@@ -44,3 +44,10 @@ def test_missing_parts_are_reported() -> None:
     kept = {key: value for key, value in official.items() if not key.startswith(("backbone", "query_embed"))}
     with pytest.raises(ValueError, match=r"nothing for backbone$"):
         from_official(kept)
+
+
+def test_what_the_published_code_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"queries\.content\.weight: the published code has no mixed_queries"):
+        to_official(small_model(mixed_queries=True).state_dict())
+    twice = small_model(look_forward_twice=True).state_dict()   # no weight of its own, and the same boxes
+    assert from_official(to_official(twice)).keys() == twice.keys()

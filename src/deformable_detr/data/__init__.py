@@ -5,14 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deformable_detr.data.annotations import Annotations, DataError, Picture, read_annotations
+    from deformable_detr.data.augmentation import train_transform
     from deformable_detr.data.coco import CocoDataset, Sample, SampleKey
     from deformable_detr.data.loader import build_loader
-    from deformable_detr.data.transforms import (
-        PictureTransform,
-        eval_transform,
-        prepare_picture,
-        train_transform,
-    )
+    from deformable_detr.data.transforms import PictureTransform, eval_transform, prepare_picture
 
 __all__ = ["Annotations", "CocoDataset", "DataError", "Picture", "PictureTransform", "Sample", "SampleKey",
            "build_loader", "eval_transform", "prepare_picture", "read_annotations", "train_transform"]
@@ -21,7 +17,7 @@ __all__ = ["Annotations", "CocoDataset", "DataError", "Picture", "PictureTransfo
 _HOMES = {"Annotations": "annotations", "DataError": "annotations", "Picture": "annotations",
           "read_annotations": "annotations", "CocoDataset": "coco", "Sample": "coco", "SampleKey": "coco",
           "build_loader": "loader", "PictureTransform": "transforms", "eval_transform": "transforms",
-          "prepare_picture": "transforms", "train_transform": "transforms"}
+          "prepare_picture": "transforms", "train_transform": "augmentation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from deformable_detr.data.annotations import Annotations, DataError, read_annotations
 from deformable_detr.data.layout import find_split, picture_paths
+from deformable_detr.data.mosaic import Annotated, mosaic
 from deformable_detr.data.transforms import PictureTransform
 from deformable_detr.pictures import PictureError, read_picture
 from deformable_detr.structures import ImageSize, Target
@@ -29,6 +30,7 @@ class SampleKey:
     index: int
     seed: int = 0
     canvas: ImageSize | None = None    # (height, width) to fit the picture into
+    plain: bool = False                # as in the last epochs
 
 
 class Sample(NamedTuple):
@@ -96,12 +98,21 @@ class CocoDataset(Dataset[Sample]):
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         key = key if isinstance(key, SampleKey) else SampleKey(key)
-        boxes, labels = self.truth(key.index)
-        picture, image_id = self.picture(key.index), self.annotations.pictures[key.index].id
+        transform = self.transform.plain if key.plain else self.transform
+        annotated, image_id = self.annotated(key.index), self.annotations.pictures[key.index].id
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key.seed)    # torch.manual_seed would seed the GPUs too
-            image, target = self.transform(picture, boxes, labels, image_id, key.canvas)
+            if transform.mosaic and torch.rand(()) < transform.mosaic.chance:
+                others = torch.randint(len(self), (3,)).tolist()
+                annotated = mosaic([annotated, *map(self.annotated, others)],
+                                   key.canvas or annotated.picture.shape[:2])
+                transform = transform.mosaic.transform
+            image, target = transform(*annotated, image_id, key.canvas)
         return Sample(image, target, key.canvas)
+
+    def annotated(self, index: int) -> Annotated:
+        """The picture and what there is to find in it."""
+        return Annotated(self.picture(index), *self.truth(index))
 
 
 def _training_targets(annotations: Annotations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

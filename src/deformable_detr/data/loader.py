@@ -33,15 +33,16 @@ class Process:
 
 
 def build_loader(dataset: CocoDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
-                 size_divisor: int | None = None, accumulate: int = 1,
-                 process: Process = Process()) -> DataLoader[Sample]:
+                 size_divisor: int | None = None, accumulate: int = 1, process: Process = Process(),
+                 plain_from: int | None = None) -> DataLoader[Sample]:
     """A loader of (ImageBatch, list[Target]): every picture once an epoch, of which a process gets its share.
 
     In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which.
     `accumulate` batches in a row make a step of the optimizer; the last step of an epoch may be smaller. In
     evaluation pictures of one shape come together, in a fixed order. Heights and widths are padded to multiples
     of the preprocessing's divisor, and of `size_divisor`: by default 1 in training, where the transform decides
-    on shapes, and 32 in evaluation. Raises ValueError for a batch size, divisor or `accumulate` below 1.
+    on shapes, and 32 in evaluation. From the epoch `plain_from` on the transform's plain one is used. Raises
+    ValueError for a batch size, divisor or `accumulate` below 1.
     """
     if size_divisor is None:
         size_divisor = 1 if training else EVALUATION_DIVISOR
@@ -50,7 +51,7 @@ def build_loader(dataset: CocoDataset, batch_size: int, *, training: bool, seed:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     divisor = lcm(size_divisor, dataset.transform.preprocessing.divisor)
     if training:
-        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process)
+        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from)
     else:
         every = BatchSampler(_by_shape(dataset, divisor), batch_size, drop_last=False)
         batches = list(every)[process.index::process.count]
@@ -67,8 +68,8 @@ class TrainingBatches(Sampler[list[SampleKey]]):
     """
 
     def __init__(self, dataset: CocoDataset, batch_size: int, seed: int, accumulate: int = 1,
-                 process: Process = Process()) -> None:
-        self.batch_size, self.process = batch_size, process
+                 process: Process = Process(), plain_from: int | None = None) -> None:
+        self.batch_size, self.process, self.plain_from = batch_size, process, plain_from
         self.step_size = batch_size * accumulate * process.count
         self.seed, self.epoch, self.first_step = seed, 0, 0
         sizes = (picture.size for picture in dataset.annotations.pictures)
@@ -128,7 +129,8 @@ class TrainingBatches(Sampler[list[SampleKey]]):
     def _key(self, index: int, choice: int) -> SampleKey:
         canvases = self._canvases[index]
         canvas = canvases[choice % len(canvases)] if canvases else None
-        return SampleKey(index, mixed_seed(self.seed, self.epoch, index), canvas)
+        plain = self.plain_from is not None and self.epoch >= self.plain_from
+        return SampleKey(index, mixed_seed(self.seed, self.epoch, index), canvas, plain)
 
 
 class Collate:

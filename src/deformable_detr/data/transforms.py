@@ -1,7 +1,7 @@
-"""From a decoded picture and its boxes to what the model trains on or looks at."""
+"""From a decoded picture and its boxes to what the model trains on or looks at: the steps."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil, lcm
 from typing import Any
 
@@ -13,31 +13,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from deformable_detr.boxes import xyxy_to_cxcywh
+from deformable_detr.data.mosaic import visible
 from deformable_detr.structures import ImageSize, Preprocessing, Target
 
-PUBLISHED_SIZE = 800                        # the short side which the published numbers below belong to
-SHORT_SIDES = range(480, 801, 32)
-SHORT_SIDES_BEFORE_CROP = (400, 500, 600)
-CROP_SIDES = (384, 600)
-LONGEST_BEFORE_CROP = 4                     # times max_size; published without bound, but for 1 x 4000 pixels
-
-CANVAS_SCALES = (0.75, 0.875, 1.0)          # of the preprocessing's size: three shapes for each orientation
 CANVAS_ASPECT = 4 / 3
-CANVAS_MULTIPLE = 32                        # the backbone's stride
-
-
-def train_transform(augmentation: str, preprocessing: Preprocessing) -> "PictureTransform":
-    """Random augmentation, then resizing and normalisation.
-
-    "published" is the paper's: flip, and a random short side, for half the pictures after a random crop; the
-    sizes are in proportion to the preprocessing's. "small" is for small data and small machines: flip, mild
-    zoom in and out, mild colour changes, few output shapes. Raises ValueError for another name.
-    """
-    if augmentation == "published":
-        return _published(preprocessing)
-    if augmentation == "small":
-        return _small(preprocessing)
-    raise ValueError(f"augmentation: expected 'published' or 'small', got {augmentation!r}")
+CANVAS_MULTIPLE = 32      # the backbone's stride
 
 
 def eval_transform(preprocessing: Preprocessing) -> "PictureTransform":
@@ -56,12 +36,15 @@ def prepare_picture(picture: UInt8[np.ndarray, "h w 3"],
 class PictureTransform:
     """Augmentation, resizing to a drawn short side or into one of few canvases, normalisation.
 
-    Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases.
+    Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases. With a `mosaic` the
+    data set may put other pictures beside; `plain` is what the last epochs use instead, by default the same.
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Sequence[v2.Transform] = (),
-                 short_sides: Sequence[int] = (), scales: Sequence[float] = ()) -> None:
+                 short_sides: Sequence[int] = (), scales: Sequence[float] = (), mosaic: "Mosaic | None" = None,
+                 plain: "PictureTransform | None" = None) -> None:
         self.preprocessing = preprocessing
+        self.mosaic, self.plain = mosaic, plain or self
         self.scales = tuple(scales)
         self.augmentation = tuple(augmentation)
         rules = [replace(preprocessing, size=side) for side in short_sides]
@@ -103,6 +86,14 @@ class PictureTransform:
         scale = torch.tensor([width, height, width, height])
         boxes = xyxy_to_cxcywh(sample["boxes"].as_subclass(Tensor)) / scale
         return _normalised(image, self.preprocessing), Target(sample["labels"], boxes, image_id)
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """How often four pictures are put together, and what is then done with them."""
+
+    chance: float
+    transform: PictureTransform
 
 
 class Resized(v2.Transform):
@@ -164,25 +155,14 @@ class RandomCrop(v2.Transform):
         return _draw(min(least, extent), min(most, extent))
 
 
-def _published(preprocessing: Preprocessing) -> PictureTransform:
-    def scaled(side: float) -> int:
-        return max(1, round(side * preprocessing.size / PUBLISHED_SIZE))
+class RandomCloseUp(RandomCrop):
+    """A crop that forgets objects of which too little is left to know them by."""
 
-    before_crop = RandomResize([
-        replace(preprocessing, size=scaled(side), max_size=LONGEST_BEFORE_CROP * preprocessing.max_size)
-        for side in SHORT_SIDES_BEFORE_CROP])
-    crop = v2.Compose([before_crop, RandomCrop(*(scaled(side) for side in CROP_SIDES))])
-    return PictureTransform(preprocessing, [v2.RandomHorizontalFlip(), v2.RandomApply([crop])],
-                            short_sides=[scaled(side) for side in SHORT_SIDES])
-
-
-def _small(preprocessing: Preprocessing) -> PictureTransform:
-    ground = tuple(round(255 * mean) for mean in preprocessing.mean)     # what normalisation makes zero
-    return PictureTransform(preprocessing, [
-        v2.RandomHorizontalFlip(),
-        v2.RandomChoice([v2.Identity(), RandomCrop(0.6, 1.0), v2.RandomZoomOut(ground, (1.0, 1.5), p=1.0)]),
-        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-    ], scales=CANVAS_SCALES)
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        output = super().transform(inpt, params)
+        if isinstance(output, tv_tensors.BoundingBoxes):
+            output[~visible(inpt.as_subclass(Tensor), output.as_subclass(Tensor))] = 0   # sanitising takes these away
+        return output
 
 
 def _normalised(image: UInt8[Tensor, "3 H W"], preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:

@@ -199,9 +199,9 @@ def _watch_decoder_layer(record: Recorder, layer: DecoderLayer, part: str, look_
 def _watch_heads(record: Recorder, heads: SharedHead | RefiningHeads) -> None:
     layers = count()   # the decoder calls its heads behind each layer
 
-    def tell(output: tuple[Tensor, Tensor, Tensor]) -> None:
+    def tell(output: tuple[Tensor, ...]) -> None:
         part = f"decoder layer {next(layers)}"
-        logits, boxes, _ = output
+        logits, boxes, *_ = output
         record.add(heads, "logits", "B Q K", logits, part=part)
         record.add(heads, "boxes", "B Q 4", boxes, part=part)
 

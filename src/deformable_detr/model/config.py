@@ -1,10 +1,11 @@
 """What kind of detector: one frozen dataclass, and the five published presets as named values."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
 GROUPS = 32   # of the group norm behind each input projection
+LATER_PARTS = ("mixed_queries", "look_forward_twice")   # of DINO (arXiv 2203.03605), all off by default
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ModelConfig:
         num_classes: K.
         refine: Each decoder layer moves the boxes of the one before.
         two_stage: The encoder proposes the boxes to start from; needs refine.
+        mixed_queries: Proposals give a query's position alone, its content is learned (DINO); needs two_stage.
+        look_forward_twice: A layer's box teaches the layer before it too (DINO); needs refine.
     """
 
     backbone: str = "resnet50"
@@ -44,6 +47,8 @@ class ModelConfig:
     num_classes: int = 91
     refine: bool = False
     two_stage: bool = False
+    mixed_queries: bool = False
+    look_forward_twice: bool = False
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "ModelConfig":
@@ -64,6 +69,10 @@ class ModelConfig:
                 raise ValueError(f"model config: unknown field {name!r}{_suggest(name, known)}")
         return cls(**values)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields for a file; parts that no published detector has are named only where they are on."""
+        return {name: value for name, value in asdict(self).items() if value or name not in LATER_PARTS}
+
     def __post_init__(self) -> None:
         self._check_types()
         for name in ("num_heads", "num_levels", "num_points", "num_encoder_layers", "num_decoder_layers",
@@ -77,6 +86,10 @@ class ModelConfig:
             raise ValueError(f"dropout: expected a value in [0, 1), got {self.dropout}")
         if self.two_stage and not self.refine:
             raise ValueError("two_stage: needs refine=True, since its proposals are refined layer by layer")
+        if self.mixed_queries and not self.two_stage:
+            raise ValueError("mixed_queries: needs two_stage=True, since its positions are those of proposals")
+        if self.look_forward_twice and not self.refine:
+            raise ValueError("look_forward_twice: needs refine=True, since else no layer starts from another's boxes")
 
     def _check_types(self) -> None:
         for field in fields(self):

@@ -1,13 +1,13 @@
 """Queries and memory -> Predictions: queries talk to each other, read the memory, and are refined (section 4.2)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from deformable_detr.model.attention import DeformableAttention
 from deformable_detr.model.feedforward import FeedForward
 from deformable_detr.model.heads import RefiningHeads, SharedHead
-from deformable_detr.structures import Predictions, Pyramid, Queries
+from deformable_detr.structures import ExtraPredictions, Predictions, Pyramid, Queries
 
 
 class DecoderLayer(nn.Module):
@@ -24,10 +24,11 @@ class DecoderLayer(nn.Module):
         nn.init.xavier_uniform_(self.self_attention.out_proj.weight)
 
     def forward(self, hidden: Float[Tensor, "B Q C"], position: Float[Tensor, "B Q C"],
-                reference: Float[Tensor, "B Q L R"], memory: Float[Tensor, "B N C"],
-                pyramid: Pyramid) -> Float[Tensor, "B Q C"]:
+                reference: Float[Tensor, "B Q L R"], memory: Float[Tensor, "B N C"], pyramid: Pyramid,
+                blocked: Bool[Tensor, "B Q Q"] | None = None) -> Float[Tensor, "B Q C"]:
         query = hidden + position
-        told, _ = self.self_attention(query, query, hidden, need_weights=False)
+        mask = None if blocked is None else blocked.repeat_interleave(self.self_attention.num_heads, dim=0)
+        told, _ = self.self_attention(query, query, hidden, need_weights=False, attn_mask=mask)
         hidden = self.self_attention_norm(hidden + self.dropout(told))
         read = self.cross_attention(hidden + position, reference, memory, pyramid.padding, pyramid.level_shapes)
         hidden = self.cross_attention_norm(hidden + self.dropout(read))
@@ -44,12 +45,24 @@ class Decoder(nn.Module):
 
     def forward(self, queries: Queries, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Predictions:
         hidden, reference = queries.content, queries.reference
+        start = reference
         logits, boxes = [], []
         for index, layer in enumerate(self.layers):
             # From [0, 1] of the unpadded picture to [0, 1] of each level's padded map.
             ratios = pyramid.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
-            hidden = layer(hidden, queries.position, reference[:, :, None] * ratios[:, None], memory, pyramid)
-            layer_logits, layer_boxes, reference = self.heads(index, hidden, reference)
+            hidden = layer(hidden, queries.position, reference[:, :, None] * ratios[:, None], memory, pyramid,
+                           queries.blocked)
+            layer_logits, layer_boxes, reference, start = self.heads(index, hidden, start)
             logits.append(layer_logits)
             boxes.append(layer_boxes)
-        return Predictions(torch.stack(logits), torch.stack(boxes), queries.proposals)
+        return _split(torch.stack(logits), torch.stack(boxes), queries)
+
+
+def _split(logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],
+           queries: Queries) -> Predictions:
+    """What is said of the ordinary queries, and apart from it what of the extra ones."""
+    if not queries.num_extra:
+        return Predictions(logits, boxes, queries.proposals)
+    ordinary = logits.shape[2] - queries.num_extra
+    extra = ExtraPredictions(logits[:, :, ordinary:], boxes[:, :, ordinary:])
+    return Predictions(logits[:, :, :ordinary], boxes[:, :, :ordinary], queries.proposals, extra)

@@ -10,7 +10,7 @@ from deformable_detr.model.encoder import Encoder, EncoderLayer
 from deformable_detr.model.heads import RefiningHeads, SharedHead
 from deformable_detr.model.pyramid import PyramidBuilder
 from deformable_detr.model.queries import LearnedQueries, ProposalQueries
-from deformable_detr.structures import ImageBatch, Predictions
+from deformable_detr.structures import ExtraQueries, ImageBatch, Predictions
 
 
 class DeformableDETR(nn.Module):
@@ -28,12 +28,15 @@ class DeformableDETR(nn.Module):
         self.queries = build_queries(config)
         self.decoder = build_decoder(config)
 
-    def forward(self, batch: ImageBatch) -> Predictions:
-        """Every decoder layer's classes and boxes for a batch of pictures."""
+    def forward(self, batch: ImageBatch, extra_queries: ExtraQueries | None = None) -> Predictions:
+        """Every decoder layer's classes and boxes for a batch of pictures; training may ask about further boxes.
+
+        Raises ValueError for extra queries to a detector without proposals, beside which they could stand.
+        """
         features = self.backbone(batch)                    # C3..C5
         pyramid = self.pyramid(features)                   # L levels as one token sequence (B, N, C)
         memory = self.encoder(pyramid)                     # (B, N, C)
-        queries = self.queries(memory, pyramid)            # content, position, reference (B, Q, .)
+        queries = self.queries(memory, pyramid, extra_queries)     # content, position, reference (B, Q, .)
         return self.decoder(queries, memory, pyramid)      # logits and boxes of every layer
 
 
@@ -51,7 +54,7 @@ def build_encoder(config: ModelConfig) -> Encoder:
 def build_queries(config: ModelConfig) -> LearnedQueries | ProposalQueries:
     """Learned queries, or the encoder's proposals."""
     if config.two_stage:
-        return ProposalQueries(config.num_queries, config.width, config.num_classes)
+        return ProposalQueries(config.num_queries, config.width, config.num_classes, config.mixed_queries)
     return LearnedQueries(config.num_queries, config.width)
 
 
@@ -61,7 +64,7 @@ def build_decoder(config: ModelConfig) -> Decoder:
               for _ in range(config.num_decoder_layers)]
     if config.refine:
         heads = RefiningHeads(config.width, config.num_classes, config.num_decoder_layers,
-                              references_are_boxes=config.two_stage)
+                              config.two_stage, config.look_forward_twice)
     else:
         heads = SharedHead(config.width, config.num_classes)
     return Decoder(layers, heads)

@@ -48,22 +48,35 @@ class SharedHead(nn.Module):
         super().__init__()
         self.shared = Head(width, num_classes, size_bias=-2)
 
-    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q R"],  # noqa: ARG002
-                ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q R"]]:
-        """Logits and boxes of one layer, and the reference of the next."""
-        return *self.shared(hidden, reference), reference
+    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], start: Float[Tensor, "B Q R"],  # noqa: ARG002
+                ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q R"],
+                           Float[Tensor, "B Q R"]]:
+        """Logits and boxes of one layer; where the next one looks, and from where it moves its boxes."""
+        return *self.shared(hidden, start), start, start
 
 
 class RefiningHeads(nn.Module):
-    """A head a layer; each layer starts from the boxes of the layer before (iterative refinement, section 4.3)."""
+    """A head a layer; each layer starts from the boxes of the layer before (iterative refinement, section 4.3).
 
-    def __init__(self, width: int, num_classes: int, num_layers: int, references_are_boxes: bool) -> None:
+    With `look_forward_twice` the gradient of a layer's boxes reaches the head of the layer before, which is one
+    layer back and no farther (DINO, arXiv 2203.03605, section 3.5). The boxes are the same either way.
+    """
+
+    def __init__(self, width: int, num_classes: int, num_layers: int, references_are_boxes: bool,
+                 look_forward_twice: bool = False) -> None:
         super().__init__()
+        self.look_forward_twice = look_forward_twice
         size_biases = [-2.0 if layer == 0 and not references_are_boxes else 0.0 for layer in range(num_layers)]
         self.layers = nn.ModuleList([Head(width, num_classes, bias) for bias in size_biases])
 
-    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q R"],
-                ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q 4"]]:
-        """Logits and boxes of one layer, and the reference of the next, through which no gradient flows."""
-        logits, boxes = self.layers[layer](hidden, reference)
-        return logits, boxes, boxes.detach()
+    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], start: Float[Tensor, "B Q R"],
+                ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q 4"],
+                           Float[Tensor, "B Q 4"]]:
+        """Logits and boxes of one layer; where the next one looks, and from where it moves its boxes."""
+        head: Head = self.layers[layer]  # type: ignore[assignment]
+        logits, boxes = head(hidden, start)
+        reference = boxes.detach()
+        if not self.look_forward_twice:
+            return logits, boxes, reference, reference
+        # The same boxes once more, tied to this layer's delta alone.
+        return logits, boxes, reference, head.move(hidden, inverse_sigmoid(start.detach()))

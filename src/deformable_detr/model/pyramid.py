@@ -89,7 +89,9 @@ def token_centres(pyramid: Pyramid) -> Float[Tensor, "B N 2"]:
     for level, (height, width) in enumerate(pyramid.level_shapes):
         y, x = torch.meshgrid(centre_line(height, pyramid.tokens), centre_line(width, pyramid.tokens), indexing="ij")
         places = torch.stack([x.flatten(), y.flatten()], dim=-1)
-        extent = pyramid.valid_ratios[:, None, level] * places.new_tensor([width, height])
+        ratios = pyramid.valid_ratios[:, None, level]
+        # A tensor made of the two numbers would be a copy from the host, for which a GPU must wait.
+        extent = torch.stack([ratios[..., 0] * width, ratios[..., 1] * height], dim=-1)
         centres.append(places / extent)
     return torch.cat(centres, dim=1)
 

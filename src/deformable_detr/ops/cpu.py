@@ -6,7 +6,6 @@ weights already where there is no softmax.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,12 +75,10 @@ def fused_backward(
 
 @dataclass(frozen=True)
 class _Maps:
-    """The feature maps as the kernels want them: heads first, so that the rows of one head lie side by side, and each
-    map with a border of zeros one pixel wide.
+    """The feature maps as the kernels want them: heads first, so that the rows of one head lie side by side.
 
-    A pixel left of a line is the one right of the line before: `rows` (B, M, R, D) has for each level
-    (height + 2) (width + 1) + 1 rows. `levels` (L, 3) holds height, width and first row, as integers that are as wide
-    as the numbers.
+    Behind each map lies a row of zeros, so that every pixel has one to its right: `rows` is (B, M, N + L, D). `levels`
+    (L, 3) holds height, width and first row, as integers that are as wide as the numbers.
     """
 
     rows: Tensor
@@ -89,32 +86,26 @@ class _Maps:
 
     @staticmethod
     def of(value: Tensor, level_sizes: Sequence[int]) -> "_Maps":
-        B, _, M, D = value.shape
+        B, N, M, D = value.shape
         dtype = at_least_float32(value).dtype
         shapes = np.array(level_sizes, dtype=np.int32 if dtype == torch.float32 else np.int64).reshape(-1, 2)
-        sizes = (shapes[:, 0] + 2) * (shapes[:, 1] + 1) + 1
+        sizes = shapes[:, 0] * shapes[:, 1] + 1
         levels = np.column_stack((shapes, np.cumsum(sizes) - sizes)).astype(shapes.dtype)
-        maps = _Maps(torch.zeros((B, M, int(sizes.sum()), D), dtype=dtype), levels)
-        for inner, tokens in maps.beside(maps.rows, value.detach()):
-            inner.copy_(tokens)
+        maps = _Maps(torch.empty((B, M, N + len(levels), D), dtype=dtype), levels)
+        maps.rows[:, :, levels[:, 2] + sizes - 1] = 0
+        for rows, tokens in maps.beside(maps.rows, value.detach()):
+            rows.copy_(tokens)
         return maps
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         return tuple((height, width) for height, width, _ in self.levels.tolist())
 
-    def kernels(self) -> tuple[Any, Any]:
-        """Forward and backward, for as many channels and numbers of this type."""
-        return kernels_for(self.rows.shape[3], self.rows.numpy().dtype)
-
     def beside(self, rows: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each level the same pixels (B, M, height, width, D) of `rows`, without border, and of (B, N, M, D)."""
-        first_token = 0
-        for height, width, border in self.levels.tolist():
-            lines = rows[:, :, border:border + (height + 2) * (width + 1)].unflatten(2, (height + 2, width + 1))
-            area = tokens[:, first_token:first_token + height * width].unflatten(1, (height, width))
-            yield lines[:, :, 1:-1, 1:], area.permute(0, 3, 1, 2, 4)
-            first_token += height * width
+        """For each level the same pixels (B, M, pixels, D) of `rows` and of (B, N, M, D)."""
+        for level, (height, width, first) in enumerate(self.levels.tolist()):
+            size = height * width
+            yield rows[:, :, first:first + size], tokens[:, first - level:first - level + size].transpose(1, 2)
 
 
 def _location_frames(maps: _Maps, locations: Tensor) -> Tensor:
@@ -128,10 +119,11 @@ def _reference_frames(maps: _Maps, reference: Tensor, num_points: int) -> Tensor
     """Offsets count from the reference: beside a point in pixels, beside a box in 1 / P of its half."""
     extents = level_extents(maps.shapes, maps.rows)
     reference = at_least_float32(reference.detach())
-    centre = reference[..., :2] * extents - 0.5
-    if reference.shape[-1] == 2:
-        return torch.cat((centre, torch.ones_like(centre)), dim=-1)
-    return torch.cat((centre, reference[..., 2:] * extents * (0.5 / num_points)), dim=-1)
+    frames = maps.rows.new_ones((*reference.shape[:3], 4))
+    frames[..., :2] = torch.addcmul(extents.new_tensor(-0.5), reference[..., :2], extents)
+    if reference.shape[-1] == 4:
+        frames[..., 2:] = reference[..., 2:] * extents * (0.5 / num_points)
+    return frames
 
 
 def _forward(
@@ -140,7 +132,7 @@ def _forward(
     B, Q, M, _ = logits.shape
     output = maps.rows.new_empty((B, Q, M, value.shape[3]))
     log_sums = maps.rows.new_empty((B, Q, M))
-    kernel, _ = maps.kernels()
+    kernel, _ = kernels_for(value.shape[3], offsets.shape[4], maps.rows.numpy().dtype)
     with torch_threads():
         kernel(
             maps.levels, *_arrays(frames, offsets.flatten(3), logits), softmax,
@@ -164,7 +156,7 @@ def _backward(
     grad_maps = torch.zeros_like(maps.rows)
     grad_positions = torch.empty(offsets.shape, dtype=maps.rows.dtype)
     grad_logits = torch.empty(logits.shape, dtype=maps.rows.dtype)
-    _, kernel = maps.kernels()
+    _, kernel = kernels_for(value.shape[3], offsets.shape[4], maps.rows.numpy().dtype)
     with torch_threads():
         kernel(
             maps.levels, *_arrays(frames, offsets.flatten(3), logits), softmax,

@@ -2,9 +2,10 @@
 
 With NUMBA_DISABLE_JIT=1 in the environment the same source runs as ordinary Python: a debugger can enter it.
 
-A kernel works on a tile: some queries of one head. First it finds where all their points lie, in vectors of points;
-then it reads the rows of channels there, in vectors of channels. What stands between the two, the scratch arrays, fits
-into the first-level cache. Each map has a border of zeros, so that no point needs to ask what lies outside.
+A kernel works on a tile, some queries of one head, level by level. First it finds where all their points lie, in
+vectors of points; then it reads the rows of channels there, in vectors of channels. What stands between the two, the
+scratch arrays, stays in the nearest cache. Each point has four pixels of the map to read, those without a share
+included, so that no loop over channels needs to ask.
 
 Numba counts a negative index from the end, and a loop that must ask for the sign does not become vectors. So loops
 begin at 0, and an index that is computed is unsigned.
@@ -27,28 +28,30 @@ _kernel = compiled(parallel=True, **_OPTIONS)
 _part_of_kernel = compiled(parallel=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 _inlined_part = compiled(parallel=False, inline="always", **_OPTIONS)   # so that a constant argument is one inside
 
-FORWARD_TILE = 32     # queries, on all levels
-BACKWARD_TILE = 64    # queries, on one level
+FORWARD_TILE = 128    # queries
+BACKWARD_TILE = 64
 SPECIAL_CHANNELS = (16, 32, 64)   # numbers of channels a head that have kernels of their own, in float32
+SPECIAL_POINTS = 4                # and of points a level
 
-# The scratch of a level: row of `floats` (NUM_FLOATS, points) and of `integers` (NUM_INTEGERS, points).
+# The scratch of a level: row of `floats` (NUM_FLOATS, points). Beside it lie the `places` of the points (points,).
 X, Y, WEIGHT = 0, 1, 2
-TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT = 3, 4, 5, 6   # weight times share of the four pixels around a point
-DOTS = 7                                                      # their rows' products with the gradient, in this order
+SHARES = 3   # four rows, for the pixels around a point: weight times the share of each
+DOTS = 7     # four rows: the products of their channels with the gradient
 NUM_FLOATS = 11
-TOP, BOTTOM = 0, 1                                            # the two left ones of these pixels
-NUM_INTEGERS = 2
 
 
-def kernels_for(channels: int, dtype: np.dtype) -> tuple[Any, Any]:
-    """The forward and backward kernels for so many channels a head of this type."""
-    return _build(channels if channels in SPECIAL_CHANNELS and dtype == np.float32 else 0)
+def kernels_for(channels: int, points: int, dtype: np.dtype) -> tuple[Any, Any]:
+    """The forward and backward kernels for so many channels a head and points a level, in numbers of this type."""
+    special = dtype == np.float32
+    return _build(channels if special and channels in SPECIAL_CHANNELS else 0,
+                  points if special and points == SPECIAL_POINTS else 0)
 
 
 @cache
-def _build(special_channels: int) -> tuple[Any, Any]:
-    """Kernels for this number of channels, a constant that saves a fifth to a half of the time; 0 takes any."""
+def _build(special_channels: int, special_points: int) -> tuple[Any, Any]:
+    """Kernels for these numbers, constants that save a fifth to a half of the time; 0 takes any."""
 
+    # The constants are named inside the loops: outside, the tasks would get them as arguments.
     # `no_type_check` keeps run-time type checkers, as in the tests, from wrapping what Numba compiles.
     @_kernel
     @no_type_check
@@ -61,20 +64,24 @@ def _build(special_channels: int) -> tuple[Any, Any]:
         """
         B, Q, M, points = logits.shape
         L = len(levels)
-        channels = special_channels or output.shape[3]
         tiles = (Q + FORWARD_TILE - 1) // FORWARD_TILE
         for task in numba.prange(B * M * tiles):
             b, m, first = task // (M * tiles), task // tiles % M, task % tiles * FORWARD_TILE
+            P, channels = special_points or points // L, unsigned(special_channels or maps.shape[3])
             count = min(FORWARD_TILE, Q - first)
-            floats = np.empty((L, NUM_FLOATS, points // L * count), maps.dtype)
-            integers = np.empty((L, NUM_INTEGERS, points // L * count), levels.dtype)
+            weights = np.empty((L, P * count), maps.dtype)
+            floats = np.empty((NUM_FLOATS, P * count), maps.dtype)
+            places = np.empty(P * count, levels.dtype)
             for level in range(L):
-                _load(frames, offsets, logits, b, first, count, m, level, floats[level])
+                _load_weights(logits, b, first, count, m, level, P, weights[level])
             if softmax:
-                _softmax(floats, integers, log_sums, b, first, count, m)
+                _softmax(weights, floats, places, log_sums, b, first, count, m, P)
+            output[b, first:first + count, m] = 0
             for level in range(L):
-                _place(levels[level], floats[level], integers[level])
-            _read(floats, integers, maps[b, m].reshape(-1), output, b, first, count, m, unsigned(channels))
+                floats[WEIGHT] = weights[level]
+                _load_positions(frames, offsets, b, first, count, m, level, P, floats)
+                _place(levels[level], floats, places)
+                _read(levels[level], floats, places, maps[b, m].reshape(-1), output, b, first, count, m, P, channels)
 
     @_kernel
     @no_type_check
@@ -83,36 +90,47 @@ def _build(special_channels: int) -> tuple[Any, Any]:
         """Fill the gradients: of `maps`, which comes as zeros, of positions in pixels, and of `logits`.
 
         `means` (B, Q, M) are the products of output and its gradient. A task is one level of one head of one picture.
-        No other task writes to its part of `grad_maps`, and it takes the queries in their order: the sums are the same
-        bit for bit at any number of threads.
+        No other task writes to its part of `grad_maps`, and it takes the queries in their order: the sums are the
+        same bit for bit at any number of threads.
         """
         B, Q, M, points = logits.shape
         L = len(levels)
-        channels = special_channels or maps.shape[3]
         for task in numba.prange(B * M * L):
             b, m, level = task // (M * L), task // L % M, task % L
+            P, channels = special_points or points // L, unsigned(special_channels or maps.shape[3])
             rows, grad_rows = maps[b, m].reshape(-1), grad_maps[b, m].reshape(-1)
             for first in range(0, Q, BACKWARD_TILE):
                 count = min(BACKWARD_TILE, Q - first)
-                floats = np.empty((NUM_FLOATS, points // L * count), maps.dtype)
-                integers = np.empty((NUM_INTEGERS, points // L * count), levels.dtype)
-                _load(frames, offsets, logits, b, first, count, m, level, floats)
+                floats = np.empty((NUM_FLOATS, P * count), maps.dtype)
+                places = np.empty(P * count, levels.dtype)
+                _load_weights(logits, b, first, count, m, level, P, floats[WEIGHT])
                 if softmax:
-                    _softmax_again(floats, integers, log_sums, b, first, count, m)
-                _place(levels[level], floats, integers)
-                _scatter(floats, integers, grad_output, rows, grad_rows, b, first, count, m, unsigned(channels))
-                _slopes(floats)
-                _store(floats, softmax, means, grad_positions, grad_logits, b, first, count, m, level)
+                    _softmax_again(floats[WEIGHT], places, log_sums, b, first, count, m, P)
+                _load_positions(frames, offsets, b, first, count, m, level, P, floats)
+                _place(levels[level], floats, places)
+                _scatter(levels[level], floats, places, grad_output, rows, grad_rows, b, first, count, m, P, channels)
+                _slopes(levels[level], floats)
+                _store(floats, softmax, means, grad_positions, grad_logits, b, first, count, m, level, P)
 
     return forward, backward
 
 
-@_part_of_kernel
+@_inlined_part
 @no_type_check
-def _load(frames, offsets, logits, b, first, count, m, level, floats):
-    """X, Y (in pixels of the level) and WEIGHT of a tile's points, query by query."""
-    P = floats.shape[1] // count
-    xs, ys, weights = floats[X], floats[Y], floats[WEIGHT]
+def _load_weights(logits, b, first, count, m, level, P, weights):
+    """The logits of a tile's points of one level, query by query."""
+    start = unsigned(level * P)
+    for i in range(count):
+        q, at = unsigned(first + i), unsigned(i * P)
+        for p in range(unsigned(P)):
+            weights[at + p] = logits[b, q, m, start + p]
+
+
+@_inlined_part
+@no_type_check
+def _load_positions(frames, offsets, b, first, count, m, level, P, floats):
+    """X and Y of a tile's points, in pixels of the level."""
+    xs, ys = floats[X], floats[Y]
     start = unsigned(level * P)
     for i in range(count):
         q, at = unsigned(first + i), unsigned(i * P)
@@ -121,26 +139,23 @@ def _load(frames, offsets, logits, b, first, count, m, level, floats):
         for p in range(unsigned(P)):
             xs[at + p] = base_x + unit_x * offsets[b, q, m, unsigned(2) * (start + p)]
             ys[at + p] = base_y + unit_y * offsets[b, q, m, unsigned(2) * (start + p) + unsigned(1)]
-            weights[at + p] = logits[b, q, m, start + p]
 
 
-@_part_of_kernel
+@_inlined_part
 @no_type_check
-def _softmax(floats, integers, log_sums, b, first, count, m):
-    """WEIGHT becomes its softmax over all levels and points of a query; the logarithms of the sums go out."""
-    number = floats.dtype.type
-    L, _, size = floats.shape
-    highest, sums = floats[0, TOP_LEFT], floats[0, TOP_RIGHT]   # free as yet
-    _find_highest(floats, count, highest)
+def _softmax(weights, floats, places, log_sums, b, first, count, m, P):
+    """`weights` become their softmax over all levels and points of a query; the logarithms of the sums go out."""
+    number = weights.dtype.type
+    L, size = weights.shape
+    highest, sums = floats[X], floats[Y]   # free as yet
+    _find_highest(weights, count, P, highest)
     sums[:] = number(0)
     for level in range(L):
-        weights = floats[level, WEIGHT]
         for k in range(size):
-            weights[k] -= highest[k]
-        _exponentials(weights, integers[level, TOP])
+            weights[level, k] -= highest[k]
+        _exponentials(weights[level], places)
         for k in range(size):
-            sums[k] += weights[k]
-    P = size // count
+            sums[k] += weights[level, k]
     for i in range(count):
         total = number(0)
         for p in range(P):
@@ -149,22 +164,18 @@ def _softmax(floats, integers, log_sums, b, first, count, m):
         for p in range(P):
             sums[unsigned(i * P + p)] = number(1) / total
     for level in range(L):
-        weights = floats[level, WEIGHT]
         for k in range(size):
-            weights[k] *= sums[k]
+            weights[level, k] *= sums[k]
 
 
-@_part_of_kernel
+@_inlined_part
 @no_type_check
-def _find_highest(floats, count, highest):
-    """The highest WEIGHT of each query, once for each of its points of a level."""
-    L, _, size = floats.shape
-    highest[:] = floats[0, WEIGHT]
-    for level in range(1, L):
-        weights = floats[level, WEIGHT]
-        for k in range(size):
-            highest[k] = weights[k] if weights[k] > highest[k] else highest[k]
-    P = size // count
+def _find_highest(weights, count, P, highest):
+    """The highest weight of each query, once for each of its points of a level."""
+    highest[:] = weights[0]
+    for level in range(1, weights.shape[0]):
+        for k in range(weights.shape[1]):
+            highest[k] = weights[level, k] if weights[level, k] > highest[k] else highest[k]
     for i in range(count):
         most = highest[unsigned(i * P)]
         for p in range(1, P):
@@ -173,17 +184,15 @@ def _find_highest(floats, count, highest):
             highest[unsigned(i * P + p)] = most
 
 
-@_part_of_kernel
+@_inlined_part
 @no_type_check
-def _softmax_again(floats, integers, log_sums, b, first, count, m):
-    """What `_softmax` made of WEIGHT, for one level."""
-    weights = floats[WEIGHT]
-    P = weights.size // count
+def _softmax_again(weights, powers, log_sums, b, first, count, m, P):
+    """What `_softmax` made of the weights, for one level."""
     for i in range(count):
         log_sum = log_sums[b, unsigned(first + i), m]
         for p in range(P):
             weights[unsigned(i * P + p)] -= log_sum
-    _exponentials(weights, integers[TOP])
+    _exponentials(weights, powers)
 
 
 @_part_of_kernel
@@ -214,104 +223,134 @@ def _exponentials(numbers, powers):
         numbers[k] *= factors[k]
 
 
+@_inlined_part
+@no_type_check
+def _pair(position, extent):
+    """The first of the two pixels of a line that `position` may lie on, the shares of both, and how these change.
+
+    It is the pixel before the position, or where that one is off the map or the last, the nearest that has a next one.
+    What lies off the map has no share.
+    """
+    number = type(position)
+    zero, one = number(0), number(1)
+    inside = (position > -one) & (position < extent)   # and NaN is not
+    position = position if inside else zero
+    before = np.floor(position)
+    to_second = position - before
+    to_first = one - to_second
+    first = min(max(before, zero), max(extent - number(2), zero))
+    between = inside & (before == first)
+    ahead, behind = inside & (before < first), inside & (before > first)
+    has_second = between & (extent > one)
+    shares = (to_first if between else (to_second if ahead else zero),
+              to_second if has_second else (to_first if behind else zero))
+    slopes = (-one if between else (one if ahead else zero),
+              one if has_second else (-one if behind else zero))
+    return first, shares, slopes
+
+
 @_part_of_kernel
 @no_type_check
-def _place(level, floats, integers):
-    """From X, Y and WEIGHT: the pixels around each point and their factors. X and Y become what lies behind the pixel.
-
-    A point outside the map, or at NaN, goes to the border, where it reads zeros.
-    """
-    number, integer = floats.dtype.type, integers.dtype.type
-    zero, one = number(0), number(1)
-    height, width, border = number(level[0]), number(level[1]), level[2]
-    row = level[1] + integer(1)
-    xs, ys, weights = floats[X], floats[Y], floats[WEIGHT]
-    top_lefts, top_rights = floats[TOP_LEFT], floats[TOP_RIGHT]
-    bottom_lefts, bottom_rights = floats[BOTTOM_LEFT], floats[BOTTOM_RIGHT]
-    tops, bottoms = integers[TOP], integers[BOTTOM]
-    for k in range(xs.size):
-        x, y = xs[k], ys[k]
-        inside = (x > -one) & (x < width) & (y > -one) & (y < height)
-        x, y = (x if inside else zero), (y if inside else zero)
-        left, top = np.floor(x), np.floor(y)
-        x, y = x - left, y - top
-        pixel = border + (integer(top) + integer(1)) * row + integer(left) + integer(1)
-        tops[k] = pixel if inside else border
-        bottoms[k] = pixel + row if inside else border
-        xs[k], ys[k] = x, y
-        top_weight, bottom_weight = weights[k] * (one - y), weights[k] * y
-        top_lefts[k], top_rights[k] = top_weight * (one - x), top_weight * x
-        bottom_lefts[k], bottom_rights[k] = bottom_weight * (one - x), bottom_weight * x
+def _place(level, floats, places):
+    """From X, Y and WEIGHT: the token left above each point, and the SHARES of the four around."""
+    number, integer = floats.dtype.type, places.dtype.type
+    height, width = number(level[0]), number(level[1])
+    for k in range(places.size):
+        column, (left, right), _ = _pair(floats[X, k], width)
+        row, (top, bottom), _ = _pair(floats[Y, k], height)
+        places[k] = level[2] + integer(row) * level[1] + integer(column)
+        top, bottom = top * floats[WEIGHT, k], bottom * floats[WEIGHT, k]
+        floats[SHARES, k], floats[SHARES + 1, k] = top * left, top * right
+        floats[SHARES + 2, k], floats[SHARES + 3, k] = bottom * left, bottom * right
 
 
 @_inlined_part
 @no_type_check
-def _read(floats, integers, rows, output, b, first, count, m, channels):
-    """Sum what the points of each query read of `rows`, the channels of all pixels one after the other."""
-    P = floats.shape[2] // count
+def _step_below(level, channels):
+    """From the channels of a pixel to those of the one below it; nowhere on a map of one line."""
+    return channels * unsigned(level[1] if level[0] > 1 else 0)
+
+
+@_inlined_part
+@no_type_check
+def _point(floats, places, k, last, channels):
+    """Where the channels of the pixel left above point k begin, and the shares of the four; 0 behind the last point."""
+    counts = floats.dtype.type(k <= last)
+    k = min(k, last)
+    return (unsigned(places[k]) * channels, counts * floats[SHARES, k], counts * floats[SHARES + 1, k],
+            counts * floats[SHARES + 2, k], counts * floats[SHARES + 3, k])
+
+
+@_inlined_part
+@no_type_check
+def _read(level, floats, places, rows, output, b, first, count, m, P, channels):
+    """Add to the output of each query what its points of a level read of `rows`, all pixels' channels in one line."""
+    right, below = channels, _step_below(level, channels)
+    across = below + right
     for i in range(count):
-        q = unsigned(first + i)
-        for channel in range(channels):
-            output[b, q, m, channel] = 0
-        for level in range(floats.shape[0]):
-            for k in range(unsigned(i * P), unsigned((i + 1) * P)):
-                top = unsigned(integers[level, TOP, k]) * channels
-                bottom = unsigned(integers[level, BOTTOM, k]) * channels
-                top_left, top_right = floats[level, TOP_LEFT, k], floats[level, TOP_RIGHT, k]
-                bottom_left, bottom_right = floats[level, BOTTOM_LEFT, k], floats[level, BOTTOM_RIGHT, k]
-                for channel in range(channels):
-                    output[b, q, m, channel] += (
-                        top_left * rows[top + channel] + top_right * rows[top + channels + channel]
-                        + bottom_left * rows[bottom + channel] + bottom_right * rows[bottom + channels + channel])
+        q, last = unsigned(first + i), unsigned((i + 1) * P - 1)
+        for k in range(unsigned(i * P), last + unsigned(1), unsigned(2)):   # in pairs: half as many sums to write
+            one, one_0, one_1, one_2, one_3 = _point(floats, places, k, last, channels)
+            two, two_0, two_1, two_2, two_3 = _point(floats, places, k + unsigned(1), last, channels)
+            for channel in range(channels):
+                output[b, q, m, channel] += (
+                    one_0 * rows[one + channel] + one_1 * rows[one + right + channel]
+                    + one_2 * rows[one + below + channel] + one_3 * rows[one + across + channel]
+                    + two_0 * rows[two + channel] + two_1 * rows[two + right + channel]
+                    + two_2 * rows[two + below + channel] + two_3 * rows[two + across + channel])
 
 
 @_inlined_part
 @no_type_check
-def _scatter(floats, integers, grad_output, rows, grad_rows, b, first, count, m, channels):
+def _scatter(level, floats, places, grad_output, rows, grad_rows, b, first, count, m, P, channels):
     """DOTS, the products of the rows that each point reads with the gradient, and the gradient to these rows."""
     number = floats.dtype.type
-    P = floats.shape[1] // count
+    right, below = channels, _step_below(level, channels)
     for i in range(count):
         q = unsigned(first + i)
         for k in range(unsigned(i * P), unsigned((i + 1) * P)):
-            top, bottom = unsigned(integers[TOP, k]) * channels, unsigned(integers[BOTTOM, k]) * channels
+            top = unsigned(places[k]) * channels
+            bottom = top + below
             dot_0, dot_1, dot_2, dot_3 = number(0), number(0), number(0), number(0)
             for channel in range(channels):
                 grad = grad_output[b, q, m, channel]
                 dot_0 += grad * rows[top + channel]
-                dot_1 += grad * rows[top + channels + channel]
+                dot_1 += grad * rows[top + right + channel]
                 dot_2 += grad * rows[bottom + channel]
-                dot_3 += grad * rows[bottom + channels + channel]
+                dot_3 += grad * rows[bottom + right + channel]
             floats[DOTS, k], floats[DOTS + 1, k], floats[DOTS + 2, k], floats[DOTS + 3, k] = dot_0, dot_1, dot_2, dot_3
-            top_left, top_right = floats[TOP_LEFT, k], floats[TOP_RIGHT, k]
-            bottom_left, bottom_right = floats[BOTTOM_LEFT, k], floats[BOTTOM_RIGHT, k]
+            share_0, share_1 = floats[SHARES, k], floats[SHARES + 1, k]
+            share_2, share_3 = floats[SHARES + 2, k], floats[SHARES + 3, k]
             for channel in range(channels):
                 grad = grad_output[b, q, m, channel]
-                grad_rows[top + channel] += top_left * grad
-                grad_rows[top + channels + channel] += top_right * grad
-                grad_rows[bottom + channel] += bottom_left * grad
-                grad_rows[bottom + channels + channel] += bottom_right * grad
+                grad_rows[top + channel] += share_0 * grad
+                grad_rows[top + right + channel] += share_1 * grad
+                grad_rows[bottom + channel] += share_2 * grad
+                grad_rows[bottom + right + channel] += share_3 * grad
 
 
 @_part_of_kernel
 @no_type_check
-def _slopes(floats):
+def _slopes(level, floats):
     """From the DOTS the gradients of position, to X and Y, and of weight, to the first of DOTS."""
-    one = floats.dtype.type(1)
+    number = floats.dtype.type
+    height, width = number(level[0]), number(level[1])
     for k in range(floats.shape[1]):
-        x, y, weight = floats[X, k], floats[Y, k], floats[WEIGHT, k]
-        top_slope, bottom_slope = floats[DOTS + 1, k] - floats[DOTS, k], floats[DOTS + 3, k] - floats[DOTS + 2, k]
-        top, bottom = floats[DOTS, k] + x * top_slope, floats[DOTS + 2, k] + x * bottom_slope
-        floats[X, k] = weight * ((one - y) * top_slope + y * bottom_slope)
-        floats[Y, k] = weight * (bottom - top)
-        floats[DOTS, k] = top + y * (bottom - top)
+        _, (left, right), (left_slope, right_slope) = _pair(floats[X, k], width)
+        _, (top, bottom), (top_slope, bottom_slope) = _pair(floats[Y, k], height)
+        on_left = top * floats[DOTS, k] + bottom * floats[DOTS + 2, k]
+        on_right = top * floats[DOTS + 1, k] + bottom * floats[DOTS + 3, k]
+        on_top = left * floats[DOTS, k] + right * floats[DOTS + 1, k]
+        on_bottom = left * floats[DOTS + 2, k] + right * floats[DOTS + 3, k]
+        floats[X, k] = floats[WEIGHT, k] * (left_slope * on_left + right_slope * on_right)
+        floats[Y, k] = floats[WEIGHT, k] * (top_slope * on_top + bottom_slope * on_bottom)
+        floats[DOTS, k] = left * on_left + right * on_right
 
 
-@_part_of_kernel
+@_inlined_part
 @no_type_check
-def _store(floats, softmax, means, grad_positions, grad_logits, b, first, count, m, level):
+def _store(floats, softmax, means, grad_positions, grad_logits, b, first, count, m, level, P):
     """Write a tile's gradients where they belong."""
-    P = floats.shape[1] // count
     for i in range(count):
         q = unsigned(first + i)
         mean = means[b, q, m]

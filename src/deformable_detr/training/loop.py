@@ -43,18 +43,23 @@ class Training:
     """One training: a model, its data, and a recipe to bring them together.
 
     `train` writes everything it finds out into `folder`. Several processes started by `torchrun` or
-    `accelerate launch` share the work; the first of them writes.
+    `accelerate launch` share the work; the first of them writes. Raises ValueError for a recipe that the model or
+    the machine cannot follow.
     """
 
     def __init__(self, model: DeformableDETR, info: ModelInfo, training_data: CocoDataset,
                  validation_data: CocoDataset, recipe: Recipe, folder: RunFolder) -> None:
+        if recipe.denoising_queries and not model.config.two_stage:
+            raise ValueError("denoising_queries: expected 0 without two_stage, since only a two-stage detector starts "
+                             f"from boxes, got {recipe.denoising_queries}")
         self.recipe, self.info, self.folder = recipe, info, folder
         self.validation_data = validation_data
         self.accelerator = build_accelerator(recipe, folder.path)
         process = Process(self.accelerator.process_index, self.accelerator.num_processes)
         self.accumulate = recipe.accumulation(process.count)
         self.loader = build_loader(training_data, recipe.batch_size, training=True, seed=recipe.seed,
-                                   num_workers=recipe.num_workers, accumulate=self.accumulate, process=process)
+                                   num_workers=recipe.num_workers, accumulate=self.accumulate, process=process,
+                                   plain_from=recipe.epochs - recipe.plain_epochs)
         self.batches: TrainingBatches = self.loader.batch_sampler  # type: ignore[assignment]
         self.validation_loader = build_loader(validation_data, recipe.batch_size, training=False,
                                               num_workers=recipe.num_workers, process=process)
@@ -70,8 +75,9 @@ class Training:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         names = {picture.id: picture.file_name for picture in training_data.annotations.pictures}
         self.learn = Step(self.accelerator, self.model, self.optimizer,
-                          SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight),
-                          recipe.clip_norm, recipe.batch_size, names)
+                          SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight,
+                                  proposal_repeats=recipe.proposal_repeats, class_target=recipe.class_target),
+                          recipe.clip_norm, recipe.batch_size, names, recipe.denoising_queries)
         self.standing = Standing()
 
     def begin(self, *, resume: bool = False, force: bool = False) -> None:

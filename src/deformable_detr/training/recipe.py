@@ -31,7 +31,11 @@ class Recipe:
         class_weight: Of the focal loss, and of its cost in matching.
         box_weight: Of the L1 loss, and of its cost.
         giou_weight: Of the GIoU loss, and of its cost.
-        augmentation: "published", or "small" for few pictures on a small machine.
+        class_target: The score that a matched query should have: "hard", 1; or "iou", as good as its box.
+        proposal_repeats: Proposals matched with every object; more than the published 1 teach the encoder faster.
+        denoising_queries: Noisy boxes that a two-stage detector has to put right beside detecting; 0: none.
+        augmentation: "published", or "small" for few pictures on a small machine, or "strong" for many epochs of them.
+        plain_epochs: The last so many epochs of "strong" are "small", as what is detected later is no mosaic.
         precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
         ema_decay: Evaluate and keep an average of the weights, with this share of the old one a step; 0: none.
         patience: Stop after so many epochs without a better AP; 0 never does.
@@ -59,7 +63,11 @@ class Recipe:
     class_weight: float = 2
     box_weight: float = 5
     giou_weight: float = 2
-    augmentation: Literal["published", "small"] = "published"
+    class_target: Literal["hard", "iou"] = "hard"
+    proposal_repeats: int = 1
+    denoising_queries: int = 0
+    augmentation: Literal["published", "small", "strong"] = "published"
+    plain_epochs: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     ema_decay: float = 0.0
     patience: int = 0
@@ -73,15 +81,19 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "save_steps": 1}
+        least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "save_steps": 1, "proposal_repeats": 1}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= least.get(field.name, 0)):
                 raise ValueError(f"{field.name}: expected at least {least.get(field.name, 0)}, got {value}")
         for name, known in {"schedule": ("step", "cosine", "linear", "constant"), "precision": ("no", "bf16", "fp16"),
-                            "augmentation": ("published", "small")}.items():
+                            "augmentation": ("published", "small", "strong"), "class_target": ("hard", "iou")}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.denoising_queries == 1:
+            raise ValueError("denoising_queries: expected 0 or at least 2, one near and one far from an object, got 1")
+        if self.plain_epochs and self.augmentation != "strong":
+            raise ValueError(f"plain_epochs: expected 0 without augmentation 'strong', got {self.plain_epochs}")
         if not self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected less than 1, got {self.ema_decay}")
         if self.shard and self.ema_decay:

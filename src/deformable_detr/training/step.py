@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from deformable_detr.data.loader import Batch
 from deformable_detr.structures import Predictions, Target, to_device
+from deformable_detr.training.denoising import Denoising, build_denoising
 from deformable_detr.training.losses import SetLoss, count_boxes
 from deformable_detr.training.matching import NonFiniteError
 
@@ -26,13 +27,15 @@ class Step:
 
     All losses of a step are divided by its number of objects, over all batches and processes, so that it does not
     matter how its pictures were dealt out. Where a batch does not fit into the memory, it is looked at in halves.
+    With `denoising_queries` the model is asked about so many noisy boxes a picture, which it has to put right.
     `file_names` says which file a picture's id stands for.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, loss: SetLoss, clip_norm: float,
-                 most_at_once: int, file_names: Mapping[int, str]) -> None:
+                 most_at_once: int, file_names: Mapping[int, str], denoising_queries: int = 0) -> None:
         self.accelerator, self.model, self.optimizer, self.loss = accelerator, model, optimizer, loss
         self.clip_norm, self.most_at_once, self.file_names = clip_norm, most_at_once, file_names
+        self.denoising_queries = denoising_queries
 
     def __call__(self, batches: Sequence[Batch], seed: int) -> tuple[float, dict[str, float]]:
         """The weighted loss and its parts, over all processes, before the step; chance follows from `seed`.
@@ -69,9 +72,11 @@ class Step:
         sums: dict[str, Tensor] = {}
         for index, (pictures, targets) in enumerate(pieces):
             last = index == len(pieces) - 1
+            noise = build_denoising(targets, self.denoising_queries) if self.denoising_queries else None
+            asked = [pictures, noise.queries] if noise else [pictures]
             with self._gradients_sent(last), self.accelerator.autocast():
-                predictions = self.model(to_device(pictures, self.accelerator.device))
-                losses = self._finite_losses(predictions, targets, num_boxes, last)
+                predictions = self.model(*to_device(asked, self.accelerator.device))
+                losses = self._finite_losses(predictions, targets, num_boxes, last, noise)
                 self.accelerator.backward(losses["total"])
             sums = {name: sums[name] + value.detach() if sums else value.detach() for name, value in losses.items()}
         return sums
@@ -83,15 +88,15 @@ class Step:
             return nullcontext()
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def _finite_losses(self, predictions: Predictions, targets: list[Target], num_boxes: Tensor,
-                       last: bool) -> dict[str, Tensor]:
+    def _finite_losses(self, predictions: Predictions, targets: list[Target], num_boxes: Tensor, last: bool,
+                       noise: Denoising | None) -> dict[str, Tensor]:
         culprit: Culprit | None = None
         losses: dict[str, Tensor] = {}
         try:
-            found = self.loss(predictions, targets, num_boxes)
+            found = self.loss(predictions, targets, num_boxes, noise)
             losses = {"total": found.total, **found.parts}
             if not found.total.isfinite():
-                culprit = "the loss", self._culprit(predictions, targets)
+                culprit = "the loss", self._culprit(predictions, targets, noise)
         except NonFiniteError as error:
             culprit = error.what, error.image_id
         if culprit or last:   # once a step in every process
@@ -106,11 +111,12 @@ class Step:
             every: list[Culprit | None] = [named] if self.accelerator.num_processes == 1 else gather_object([named])
             raise NonFiniteError(*next(entry for entry in every if entry))
 
-    def _culprit(self, predictions: Predictions, targets: list[Target]) -> int | str | None:
+    def _culprit(self, predictions: Predictions, targets: list[Target], noise: Denoising | None) -> int | str | None:
         """The first picture whose own loss is not finite."""
         one = torch.ones((), device=predictions.logits.device)
         for index, target in enumerate(targets):
-            if not self.loss(predictions.picture(index), [target], one).total.isfinite():
+            asked = noise and noise.picture(index)
+            if not self.loss(predictions.picture(index), [target], one, asked).total.isfinite():
                 return target.image_id
         return None
 

@@ -66,7 +66,7 @@ def save(path: str | Path, model: DeformableDETR, info: ModelInfo, *,
         raise ValueError(f"dtype: expected one of {', '.join(map(str, STORED_DTYPES))}, got {dtype}")
     _check_classes(model.config, info)
     tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
-    entries = {"config": asdict(model.config), **asdict(info)}
+    entries = {"config": model.config.to_dict(), **asdict(info)}
     header = {"format": FORMAT, "format_version": str(FORMAT_VERSION),
               **{name: json.dumps(entries[name], ensure_ascii=False) for name in JSON_ENTRIES}}
     write_whole(Path(path), serialise(tensors, header))

@@ -35,6 +35,7 @@ PREFIXES = [
 ATTENTION = [("value_proj.", "value_projection."), ("output_proj.", "output_projection.")]
 BOX_LAYERS = [("layers.0.", "0."), ("layers.1.", "2."), ("layers.2.", "4.")]   # ReLUs stand between ours
 HEADS = [("class_embed.", "classify."), ("bbox_embed.", "locate.")]
+MIXED_QUERIES = "queries.content.weight"   # of no published detector
 HEAD_COPIES = "transformer.decoder."   # refining checkpoints name each head a second time, under this prefix
 
 
@@ -61,8 +62,10 @@ def to_official(state_dict: Mapping[str, Value]) -> dict[str, Value]:
     """Anything keyed like our state dict (a subset, gradients, ...) under the published names.
 
     A head gets all of its published names: a shared one that of every decoder layer, a refining one that of the
-    decoder's copy too. Raises ValueError for a key which is none of ours.
+    decoder's copy too. Raises ValueError for a key which is none of ours, or of a part that the published code lacks.
     """
+    if MIXED_QUERIES in state_dict:
+        raise ValueError(f"state dict: {MIXED_QUERIES}: the published code has no mixed_queries")
     num_layers = _num_decoder_layers(state_dict)
     two_stage = any(key.startswith("queries.head.") for key in state_dict)
     renamed: dict[str, Value] = {}
