@@ -7,7 +7,7 @@ import deformable_detr
 
 PACKAGE = Path(deformable_detr.__file__).parent
 ORDER = ["boxes", "progress", "pictures", "drawing", "structures", "ops", "model", "weights", "data", "evaluation",
-         "detector", "training", "explain", "doctor", "cli", "__main__"]
+         "detector", "report", "training", "explain", "doctor", "cli", "__main__"]
 
 
 def imported_rooms(source: Path) -> set[str]:

@@ -36,10 +36,16 @@ def draw_boxes(picture: PictureSource, boxes: Num[np.ndarray, "T 4"], captions: 
     if boxes.shape != (len(captions), 4) or classes.shape != (len(captions),):
         raise ValueError(f"expected as many boxes (N, 4) and classes (N,) as captions, got {boxes.shape}, "
                          f"{classes.shape} and {len(captions)} captions")
+    return draw_coloured(picture, boxes, captions, [colour_of(int(index)) for index in classes])
+
+
+def draw_coloured(picture: PictureSource, boxes: Num[np.ndarray, "T 4"], captions: Sequence[str],
+                  colours: Sequence[Colour]) -> PIL.Image.Image:
+    """As `draw_boxes`, with a colour for each box; one of each a box."""
     canvas = PIL.Image.fromarray(read_picture(picture))
     rectangles = [_inside(box, canvas.size) for box in boxes]
-    shown = [(rectangle, " ".join(caption.split()), colour_of(int(index)))
-             for rectangle, caption, index in zip(rectangles, captions, classes, strict=True) if rectangle]
+    shown = [(rectangle, " ".join(caption.split()), colour)
+             for rectangle, caption, colour in zip(rectangles, captions, colours, strict=True) if rectangle]
     draw = ImageDraw.Draw(canvas)
     for rectangle, _, colour in reversed(shown):
         _outline(draw, rectangle, colour)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
+from jaxtyping import Float
 
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.loader import Batch
@@ -67,6 +68,18 @@ class CocoMetrics:
 
 
 @dataclass(frozen=True)
+class CocoCurves:
+    """What the numbers are means of: precision with up to 100 detections a picture, NaN where nothing is to find."""
+
+    precision: Float[np.ndarray, "10 101 K 4"]  # IoU 0.50..0.95, recall 0..1, classes, sizes: all, small, medium, large
+
+    @property
+    def per_class(self) -> Float[np.ndarray, "10 K 4"]:
+        """AP at each IoU, of each class, for each size."""
+        return self.precision.mean(axis=1)
+
+
+@dataclass(frozen=True)
 class NameMatch:
     """How the classes of a model and of a data set meet, by name."""
 
@@ -115,15 +128,20 @@ class CocoEvaluator:
 
     def summarize(self) -> CocoMetrics:
         """The numbers over all pictures; those without detections count too."""
+        return self.count()[0]
+
+    def count(self) -> tuple[CocoMetrics, CocoCurves]:
+        """The numbers of `summarize`, and the curves below which they are the areas."""
         ground_truth = self._ground_truth()
         found = {**ground_truth, "annotations": self._results()}
         truth, results = (COCO(content, print_function=_quiet) for content in (ground_truth, found))
         counter = COCOeval_faster(truth, results, iouType="bbox", print_function=_quiet)
         counter.run()
-        precision = counter.eval["precision"][:, :, :, 0, -1]      # (IoUs, recalls, classes), any object size
-        per_class = {name: _mean(precision[..., label]) for label, name in enumerate(self.annotations.names)}
+        precision = np.where(counter.eval["precision"] > -1, counter.eval["precision"], nan)[..., -1]
+        curves = CocoCurves(precision)
+        per_class = dict(zip(self.annotations.names, curves.per_class[..., 0].mean(axis=0).tolist(), strict=True))
         numbers = (float(value) if value > -1 else nan for value in counter.stats)
-        return CocoMetrics(*numbers, per_class=per_class)
+        return CocoMetrics(*numbers, per_class=per_class), curves
 
     def _ground_truth(self) -> dict[str, Any]:
         """COCO's format. Pictures keep their ids, whose order decides between equal scores; annotations are
@@ -182,11 +200,6 @@ def evaluate(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequen
              progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoMetrics:
     """COCO numbers of a model on the data set of an evaluation loader; arguments as for `detect_all`."""
     return detect_all(model, loader, names=names, progress=progress).summarize()
-
-
-def _mean(precision: np.ndarray) -> float:
-    counted = precision[precision > -1]
-    return float(counted.mean()) if counted.size else nan
 
 
 def _listed(names: Sequence[str]) -> str:

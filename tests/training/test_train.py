@@ -26,7 +26,7 @@ def test_a_run_leaves_all_its_files(train: Train, tmp_path: Path, capsys: pytest
     assert train("--out", out, "--epochs", 2) == 0
     assert {path.name for path in out.iterdir()} == {
         "best.safetensors", "last.safetensors", "state.safetensors", "config.yaml", "curves.png", "metrics.csv",
-        "validation.png"}
+        "report.html", "validation.png"}
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -187,7 +187,7 @@ def test_the_backbones_own_weights_are_fetched(train: Train, tmp_path: Path, mon
 
     monkeypatch.setattr(timm, "create_model", recorded)
     assert train("--out", tmp_path / "run", "--epochs", 1, "--backbone-weights", "pretrained") == 0
-    assert asked == [True]
+    assert asked.count(True) == 1
     assert "random weights" not in capsys.readouterr().err
 
 
@@ -200,3 +200,15 @@ def test_weights_that_cannot_be_fetched(train: Train, tmp_path: Path, monkeypatc
     assert train("--out", tmp_path / "run", "--backbone-weights", "pretrained") == 2
     assert "cannot fetch the weights of 'test_efficientnet' (no network at all)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_report_that_fails_takes_nothing_from_the_run(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        caplog: pytest.LogCaptureFixture) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left\non device")
+
+    monkeypatch.setattr("deformable_detr.report.page.write_whole", full)
+    assert train("--out", tmp_path / "run", "--epochs", 1) == 0
+    assert f"no {tmp_path / 'run' / 'report.html'}: OSError: No space left on device" in caplog.text
+    assert (tmp_path / "run" / "best.safetensors").exists()
+    assert not (tmp_path / "run" / "report.html").exists()

@@ -86,6 +86,9 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
         report_error(f"{reason}; what was saved is in {out}, and --resume goes on from there")
         return 1
     if training.is_first:
+        from deformable_detr.training.run_report import report_run
+
+        report_run(training)
         best = shlex.quote(str(training.folder.best))
         print_line(f"best AP {training.standing.best_ap:.3f}: ddetr detect PICTURE --weights {best}")
     return 0

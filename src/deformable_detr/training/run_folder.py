@@ -33,7 +33,8 @@ class RunFolder:
     """The files of one run.
 
     `config.yaml` settings, `metrics.csv` a row an epoch, `curves.png` the same drawn, `validation.png` detections
-    beside the truth, `best.safetensors` and `last.safetensors` weights, `state.safetensors` what resuming needs.
+    beside the truth, `best.safetensors` and `last.safetensors` weights, `state.safetensors` what resuming needs, and
+    `report.html`, written at the end.
     """
 
     path: Path

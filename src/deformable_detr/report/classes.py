@@ -1,0 +1,58 @@
+"""The rows of the tables about classes and about sizes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deformable_detr.data import Annotations
+from deformable_detr.evaluation import CocoCurves, CocoMetrics
+from deformable_detr.report.errors import Outcomes
+from deformable_detr.report.thresholds import AtThreshold, at_thresholds, best
+
+SIZES = ("small", "medium", "large")
+SIZE_LIMITS = (32**2, 96**2)    # square pixels, COCO's
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class; NaN where it has no objects of a kind."""
+
+    name: str
+    num_objects: int
+    num_pictures: int
+    AP: float
+    AP50: float
+    AP75: float
+    by_size: list[float]        # AP of small, medium and large objects
+    best: AtThreshold
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Objects of one size."""
+
+    name: str
+    num_objects: int
+    AP: float
+    AR: float
+
+
+def class_rows(annotations: Annotations, curves: CocoCurves, outcomes: Outcomes) -> list[ClassRow]:
+    """A row a class, in the order of the data set; crowds are not counted."""
+    objects = ~annotations.crowd
+    labels, num_classes = annotations.labels[objects], len(annotations.names)
+    places = np.unique(np.stack([labels, annotations.picture_index[objects]]), axis=1)
+    num_objects, num_pictures = (np.bincount(which, minlength=num_classes).tolist() for which in (labels, places[0]))
+    per_class = curves.per_class
+    mean = per_class.mean(axis=0)
+    return [ClassRow(name, num_objects[label], num_pictures[label], mean[label, 0], per_class[0, label, 0],
+                     per_class[5, label, 0], mean[label, 1:].tolist(), best(at_thresholds(outcomes, label)))
+            for label, name in enumerate(annotations.names)]
+
+
+def size_rows(annotations: Annotations, metrics: CocoMetrics) -> list[SizeRow]:
+    """Small, medium and large objects, by the area that the annotations give."""
+    sizes = np.searchsorted(SIZE_LIMITS, annotations.areas[~annotations.crowd], side="right")
+    counts = np.bincount(sizes, minlength=len(SIZES)).tolist()
+    return [SizeRow(name, count, getattr(metrics, f"AP_{name}"), getattr(metrics, f"AR_{name}"))
+            for name, count in zip(SIZES, counts, strict=True)]

@@ -1,0 +1,92 @@
+"""The pictures that went best and worst, each with the truth beside what was found."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Float, Int
+
+from deformable_detr.data import CocoDataset
+from deformable_detr.drawing import Colour, draw_coloured
+from deformable_detr.evaluation import CocoEvaluator
+from deformable_detr.report.comparing import Comparison, compare, match
+
+NUM_PICTURES = 4    # of each kind
+SIDE = 560          # pixels, the longer side
+QUALITY = 82
+MAX_LETTERS = 40    # of a class in a caption: each takes time to be measured
+
+# Blue and vermilion of Okabe and Ito's palette, which most colour-blind eyes tell apart.
+RIGHT: Colour = (0, 114, 178)
+WRONG: Colour = (213, 94, 0)
+NEITHER: Colour = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture on the page; the pictures are `data:` addresses."""
+
+    file_name: str
+    truth: str
+    found: str
+    width: int
+    height: int
+    right: int
+    wrong: int
+    missed: int
+
+
+def choose(counts: Float[np.ndarray, "P 3"]) -> tuple[Int[np.ndarray, "worst"], Int[np.ndarray, "best"]]:
+    """Which pictures to show, by the F1 of each; `counts` are what was right, wrong and missed in it.
+
+    Of equals first those with the most mistakes, or the most that is right. No picture is both.
+    """
+    right, mistakes = counts[:, 0], counts[:, 1:].sum(axis=1)
+    f1 = 2 * right / np.maximum(2 * right + mistakes, 1)
+    bad, good = (np.flatnonzero(number) for number in (mistakes, right))
+    worst = bad[np.lexsort((-mistakes[bad], f1[bad]))]
+    best = good[np.lexsort((-right[good], -f1[good]))]
+    worst = worst[:min(NUM_PICTURES, max(1, len(counts) // 2))]
+    return worst, best[~np.isin(best, worst)][:NUM_PICTURES]
+
+
+def show(evaluator: CocoEvaluator, data: CocoDataset, pictures: Int[np.ndarray, "P"],
+         threshold: float) -> Iterator[Shown]:
+    """These pictures with the detections that reach a score. Raises DataError for one that cannot be read."""
+    for comparison in compare(evaluator, pictures):
+        yield _show_picture(comparison.above(threshold), data)
+
+
+def _show_picture(comparison: Comparison, data: CocoDataset) -> Shown:
+    record, crowd = data.annotations.pictures[comparison.picture], comparison.crowd
+    names = [name[:MAX_LETTERS] for name in data.names]
+    canvas = PIL.Image.fromarray(data.picture(comparison.picture))
+    scale = SIDE / max(canvas.size)
+    canvas = canvas.resize((max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale))),
+                           PIL.Image.Resampling.LANCZOS)
+    found = match(comparison, comparison.overlaps())
+    in_crowd = np.append(crowd, False)[found]
+    is_found = np.isin(np.arange(len(crowd)), found)
+    truth = _drawn(canvas, comparison.objects * scale, [names[label] for label in comparison.object_labels],
+                   _colours(is_found, crowd))
+    captions = [f"{names[label]} {score:.2f}"
+                for label, score in zip(comparison.labels, comparison.scores, strict=True)]
+    detections = _drawn(canvas, comparison.boxes * scale, captions, _colours(found >= 0, in_crowd))
+    return Shown(record.file_name, truth, detections, *canvas.size, right=int(((found >= 0) & ~in_crowd).sum()),
+                 wrong=int((found < 0).sum()), missed=int((~is_found & ~crowd).sum()))
+
+
+def _colours(right: np.ndarray, neither: np.ndarray) -> list[Colour]:
+    return [NEITHER if grey else RIGHT if blue else WRONG for blue, grey in zip(right, neither, strict=True)]
+
+
+def _drawn(canvas: PIL.Image.Image, boxes: Float[np.ndarray, "D 4"], captions: Sequence[str],
+           colours: Sequence[Colour]) -> str:
+    """The picture with boxes (x, y, width, height) as an address that holds a whole JPEG."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    file = io.BytesIO()
+    draw_coloured(canvas, corners, captions, colours).save(file, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
