@@ -48,8 +48,7 @@ def _small(preprocessing: Preprocessing) -> PictureTransform:
     return PictureTransform(preprocessing, [
         v2.RandomHorizontalFlip(),
         v2.RandomChoice([v2.Identity(), RandomCrop(0.6, 1.0), zoom_out]),
-        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-    ], scales=CANVAS_SCALES)
+    ], scales=CANVAS_SCALES, colours=[v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)])
 
 
 def _strong(preprocessing: Preprocessing) -> PictureTransform:
@@ -62,8 +61,8 @@ def _strong(preprocessing: Preprocessing) -> PictureTransform:
         v2.RandomAdjustSharpness(0, p=0.1),    # blurs
     ]
     # Pictures that are put together have been cut and scaled already.
-    together = Mosaic(MOSAIC_CHANCE, PictureTransform(preprocessing, [flip, *colours]))
-    return PictureTransform(preprocessing, [flip, scale, *colours], scales=CANVAS_SCALES, mosaic=together,
+    together = Mosaic(MOSAIC_CHANCE, PictureTransform(preprocessing, [flip], colours=colours))
+    return PictureTransform(preprocessing, [flip, scale], scales=CANVAS_SCALES, colours=colours, mosaic=together,
                             plain=_small(preprocessing))
 
 

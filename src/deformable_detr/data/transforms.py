@@ -34,19 +34,20 @@ def prepare_picture(picture: UInt8[np.ndarray, "h w 3"],
 
 
 class PictureTransform:
-    """Augmentation, resizing to a drawn short side or into one of few canvases, normalisation.
+    """Augmentation, resizing to a drawn short side or into one of few canvases, colours, normalisation.
 
-    Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases. With a `mosaic` the
-    data set may put other pictures beside; `plain` is what the last epochs use instead, by default the same.
+    Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases. `colours` are changed
+    last, as a photograph has far more pixels than what the model sees of it. With a `mosaic` the data set may put
+    other pictures beside; `plain` is what the last epochs use instead, by default the same.
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Sequence[v2.Transform] = (),
-                 short_sides: Sequence[int] = (), scales: Sequence[float] = (), mosaic: "Mosaic | None" = None,
-                 plain: "PictureTransform | None" = None) -> None:
+                 short_sides: Sequence[int] = (), scales: Sequence[float] = (), colours: Sequence[v2.Transform] = (),
+                 mosaic: "Mosaic | None" = None, plain: "PictureTransform | None" = None) -> None:
         self.preprocessing = preprocessing
         self.mosaic, self.plain = mosaic, plain or self
         self.scales = tuple(scales)
-        self.augmentation = tuple(augmentation)
+        self.augmentation, self.colours = tuple(augmentation), tuple(colours)
         rules = [replace(preprocessing, size=side) for side in short_sides]
         self.resize = RandomResize(rules or [preprocessing])
 
@@ -81,6 +82,8 @@ class PictureTransform:
         sample = (self.resize if canvas is None else Fit(canvas))(sample)
         if self.augmentation:
             sample = v2.SanitizeBoundingBoxes()(sample)     # those that a crop has cut to less than a pixel
+        for step in self.colours:
+            sample = step(sample)
         image = sample["image"].as_subclass(Tensor)
         height, width = image.shape[1:]
         scale = torch.tensor([width, height, width, height])
