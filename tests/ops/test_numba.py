@@ -95,7 +95,7 @@ from deformable_detr import ops
 assert "numba" not in sys.modules  # only who runs a kernel waits for that import
 from deformable_detr.ops import cpu_kernels
 
-kernels = cpu_kernels.kernels_for(3, 2, torch.zeros(0).numpy().dtype)
+kernels = cpu_kernels.kernels_for(3, 2, torch.float32)
 assert all(isinstance(kernel, types.FunctionType) for kernel in kernels)
 torch.manual_seed(0)
 value = torch.randn(1, 7, 2, 3, requires_grad=True)
@@ -162,15 +162,16 @@ def test_torch_keeps_its_number_of_threads():
 
 PACKED = """
 import numpy as np
+import torch
 from deformable_detr.ops import cpu_kernels
 
 def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 levels = np.array([[2, 2, 0]], np.int32)
-forward, _ = cpu_kernels.kernels_for(32, 2, np.dtype(np.float32))
+forward, _ = cpu_kernels.kernels_for(32, 2, torch.float32)
 forward(levels, zeros(1, 1, 1, 4), zeros(1, 1, 2, 4), zeros(1, 1, 2, 2), True,
-        zeros(1, 2, 5, 32), zeros(1, 1, 2, 32), zeros(1, 1, 2))
+        zeros(1, 4, 2, 32), 1, zeros(1, 1, 2, 32), zeros(1, 1, 2))
 """
 
 

@@ -2,10 +2,10 @@
 
 With NUMBA_DISABLE_JIT=1 in the environment the same source runs as ordinary Python: a debugger can enter it.
 
-A kernel works on a tile, some queries of one head, level by level. First it finds where all their points lie, in
-vectors of points; then it reads the rows of channels there, in vectors of channels. What stands between the two, the
-scratch arrays, stays in the nearest cache. Each point has four pixels of the map to read, those without a share
-included, so that no loop over channels needs to ask.
+A task first copies the channels of its head out of the maps, so that they lie side by side and stay in a near cache.
+Then it works on tiles, some queries at a time, level by level: it finds where all their points lie, in vectors of
+points, and reads the rows of channels there, in vectors of channels. Each point has four pixels of the map to read,
+those without a share included, so that no loop over channels needs to ask.
 
 Numba counts a negative index from the end, and a loop that must ask for the sign does not become vectors. So loops
 begin at 0, and an index that is computed is unsigned.
@@ -16,6 +16,7 @@ from typing import Any, no_type_check
 
 import numba
 import numpy as np
+import torch
 from numpy import uint64 as unsigned
 
 from deformable_detr.ops.numba_setup import compiled
@@ -40,79 +41,113 @@ DOTS = 7     # four rows: the products of their channels with the gradient
 NUM_FLOATS = 11
 
 
-def kernels_for(channels: int, points: int, dtype: np.dtype) -> tuple[Any, Any]:
+def kernels_for(channels: int, points: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """The forward and backward kernels for so many channels a head and points a level, in numbers of this type."""
-    special = dtype == np.float32
-    return _build(channels if special and channels in SPECIAL_CHANNELS else 0,
-                  points if special and points == SPECIAL_POINTS else 0)
+    special = dtype == torch.float32
+    constants = (channels if special and channels in SPECIAL_CHANNELS else 0,
+                 points if special and points == SPECIAL_POINTS else 0)
+    return _build_forward(*constants), _build_backward(*constants)
+
+
+# Both are built for numbers that are constants inside, which saves a fifth to a half of the time; 0 takes any number.
+# They are named inside the loops: outside, the tasks would get them as arguments. `no_type_check` keeps run-time type
+# checkers, as in the tests, from wrapping what Numba compiles.
 
 
 @cache
-def _build(special_channels: int, special_points: int) -> tuple[Any, Any]:
-    """Kernels for these numbers, constants that save a fifth to a half of the time; 0 takes any."""
-
-    # The constants are named inside the loops: outside, the tasks would get them as arguments.
-    # `no_type_check` keeps run-time type checkers, as in the tests, from wrapping what Numba compiles.
+def _build_forward(special_channels: int, special_points: int) -> Any:
     @_kernel
     @no_type_check
-    def forward(levels, frames, offsets, logits, softmax, maps, output, log_sums):
-        """Fill `output` (B, Q, M, D) and, where there is a softmax, `log_sums` (B, Q, M). A task is a tile.
+    def forward(levels, frames, offsets, logits, softmax, values, chunks, output, log_sums):
+        """Fill `output` (B, Q, M, D) and, where there is a softmax, `log_sums` (B, Q, M).
 
-        `levels` (L, 3) holds height, width and first row in `maps` (B, M, rows, D); `frames` (B, Q, L, 4) the pixel
-        from which offsets count and their unit, x and y each; `offsets` is (B, Q, M, L * P * 2), `logits`
-        (B, Q, M, L * P): weights as they are without `softmax`.
+        `levels` (L, 3) holds height, width and first token; `frames` (B, Q, L, 4) the pixel from which offsets count
+        and their unit, x and y each; `offsets` is (B, Q, M, L * P * 2), `logits` (B, Q, M, L * P): weights as they are
+        without `softmax`; `values` is (B, N, M, D). A task is a head of a picture, for one of `chunks` of its queries.
         """
         B, Q, M, points = logits.shape
         L = len(levels)
-        tiles = (Q + FORWARD_TILE - 1) // FORWARD_TILE
-        for task in numba.prange(B * M * tiles):
-            b, m, first = task // (M * tiles), task // tiles % M, task % tiles * FORWARD_TILE
-            P, channels = special_points or points // L, unsigned(special_channels or maps.shape[3])
-            count = min(FORWARD_TILE, Q - first)
-            weights = np.empty((L, P * count), maps.dtype)
-            floats = np.empty((NUM_FLOATS, P * count), maps.dtype)
-            places = np.empty(P * count, levels.dtype)
-            for level in range(L):
-                _load_weights(logits, b, first, count, m, level, P, weights[level])
-            if softmax:
-                _softmax(weights, floats, places, log_sums, b, first, count, m, P)
-            output[b, first:first + count, m] = 0
-            for level in range(L):
-                floats[WEIGHT] = weights[level]
-                _load_positions(frames, offsets, b, first, count, m, level, P, floats)
-                _place(levels[level], floats, places)
-                _read(levels[level], floats, places, maps[b, m].reshape(-1), output, b, first, count, m, P, channels)
+        for task in numba.prange(B * M * chunks):
+            b, m, chunk = task // (M * chunks), task // chunks % M, task % chunks
+            P, channels = special_points or points // L, unsigned(special_channels or values.shape[3])
+            rows = np.empty((values.shape[1] + 1) * values.shape[3], values.dtype)
+            _gather(values, b, m, 0, values.shape[1], channels, rows)
+            for first in range(chunk * Q // chunks, (chunk + 1) * Q // chunks, FORWARD_TILE):
+                count = min(FORWARD_TILE, (chunk + 1) * Q // chunks - first)
+                weights = np.empty((L, P * count), values.dtype)
+                floats = np.empty((NUM_FLOATS, P * count), values.dtype)
+                places = np.empty(P * count, levels.dtype)
+                for level in range(L):
+                    _load_weights(logits, b, first, count, m, level, P, weights[level])
+                if softmax:
+                    _softmax(weights, floats, places, log_sums, b, first, count, m, P)
+                output[b, first:first + count, m] = 0
+                for level in range(L):
+                    floats[WEIGHT] = weights[level]
+                    _load_positions(frames, offsets, b, first, count, m, level, P, floats)
+                    _place(levels[level], levels[level, 2], floats, places)
+                    _read(levels[level], floats, places, rows, output, b, first, count, m, P, channels)
 
+    return forward
+
+
+@cache
+def _build_backward(special_channels: int, special_points: int) -> Any:
     @_kernel
     @no_type_check
-    def backward(levels, frames, offsets, logits, softmax, log_sums, means, grad_output, maps,
-                 grad_maps, grad_positions, grad_logits):
-        """Fill the gradients: of `maps`, which comes as zeros, of positions in pixels, and of `logits`.
+    def backward(levels, frames, offsets, logits, softmax, log_sums, means, grad_output, values,
+                 grad_values, grad_positions, grad_logits):
+        """Fill the gradients of `values`, of positions in pixels, and of `logits`.
 
         `means` (B, Q, M) are the products of output and its gradient. A task is one level of one head of one picture.
-        No other task writes to its part of `grad_maps`, and it takes the queries in their order: the sums are the
+        No other task writes to its part of `grad_values`, and it takes the queries in their order: the sums are the
         same bit for bit at any number of threads.
         """
         B, Q, M, points = logits.shape
         L = len(levels)
         for task in numba.prange(B * M * L):
             b, m, level = task // (M * L), task // L % M, task % L
-            P, channels = special_points or points // L, unsigned(special_channels or maps.shape[3])
-            rows, grad_rows = maps[b, m].reshape(-1), grad_maps[b, m].reshape(-1)
+            P, channels = special_points or points // L, unsigned(special_channels or values.shape[3])
+            first_token, size = levels[level, 2], levels[level, 0] * levels[level, 1]
+            rows = np.empty((size + 1) * values.shape[3], values.dtype)
+            grad_rows = np.zeros_like(rows)
+            _gather(values, b, m, first_token, size, channels, rows)
             for first in range(0, Q, BACKWARD_TILE):
                 count = min(BACKWARD_TILE, Q - first)
-                floats = np.empty((NUM_FLOATS, P * count), maps.dtype)
+                floats = np.empty((NUM_FLOATS, P * count), values.dtype)
                 places = np.empty(P * count, levels.dtype)
                 _load_weights(logits, b, first, count, m, level, P, floats[WEIGHT])
                 if softmax:
                     _softmax_again(floats[WEIGHT], places, log_sums, b, first, count, m, P)
                 _load_positions(frames, offsets, b, first, count, m, level, P, floats)
-                _place(levels[level], floats, places)
+                _place(levels[level], 0, floats, places)
                 _scatter(levels[level], floats, places, grad_output, rows, grad_rows, b, first, count, m, P, channels)
                 _slopes(levels[level], floats)
                 _store(floats, softmax, means, grad_positions, grad_logits, b, first, count, m, level, P)
+            _give_back(grad_rows, grad_values, b, m, first_token, size, channels)
 
-    return forward, backward
+    return backward
+
+
+@_inlined_part
+@no_type_check
+def _gather(values, b, m, first_token, size, channels, rows):
+    """Copy one head's channels of some tokens into `rows`, all in one line; behind them zeros, so that each pixel has
+    one to its right."""
+    for token in range(size):
+        for channel in range(channels):
+            rows[unsigned(token) * channels + channel] = values[b, unsigned(first_token + token), m, channel]
+    for channel in range(channels):
+        rows[unsigned(size) * channels + channel] = 0
+
+
+@_inlined_part
+@no_type_check
+def _give_back(grad_rows, grad_values, b, m, first_token, size, channels):
+    """Write the gradients of some tokens where `_gather` had the values from."""
+    for token in range(size):
+        for channel in range(channels):
+            grad_values[b, unsigned(first_token + token), m, channel] = grad_rows[unsigned(token) * channels + channel]
 
 
 @_inlined_part
@@ -251,14 +286,15 @@ def _pair(position, extent):
 
 @_part_of_kernel
 @no_type_check
-def _place(level, floats, places):
-    """From X, Y and WEIGHT: the token left above each point, and the SHARES of the four around."""
+def _place(level, first, floats, places):
+    """From X, Y and WEIGHT: the pixel left above each point, counted from the map's `first`, and the SHARES of the four
+    around."""
     number, integer = floats.dtype.type, places.dtype.type
     height, width = number(level[0]), number(level[1])
     for k in range(places.size):
         column, (left, right), _ = _pair(floats[X, k], width)
         row, (top, bottom), _ = _pair(floats[Y, k], height)
-        places[k] = level[2] + integer(row) * level[1] + integer(column)
+        places[k] = integer(first) + integer(row) * level[1] + integer(column)
         top, bottom = top * floats[WEIGHT, k], bottom * floats[WEIGHT, k]
         floats[SHARES, k], floats[SHARES + 1, k] = top * left, top * right
         floats[SHARES + 2, k], floats[SHARES + 3, k] = bottom * left, bottom * right
