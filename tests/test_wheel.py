@@ -29,7 +29,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if name.startswith("deformable_detr/")}
     assert {name.split("/")[0] for name in set(names) - inside} == {"deformable_detr-0.1.0.dist-info"}
-    assert {Path(name).suffix for name in inside} == {".py", ".jinja", ".typed", ".md", ".safetensors", ".jpg", ".bccd",
+    assert {Path(name).suffix for name in inside} == {".py", ".jinja", ".typed", ".md", ".safetensors", ".jpg",
                                                     ".efficientnet-lite0"}
     sources = (PROJECT / "src" / "deformable_detr").rglob("*.py")
     assert {path.relative_to(PROJECT / "src").as_posix() for path in sources} <= inside
@@ -38,6 +38,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 def test_weights_and_pictures_come_with_their_licence(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "deformable_detr/assets/demo.safetensors" in names
-    assert "deformable_detr/assets/LICENSE.bccd" in names
-    assert len([name for name in names if name.startswith("deformable_detr/assets/pictures/")]) == 2
+    assert "deformable_detr/assets/LICENSE.efficientnet-lite0" in names
+    assert len([name for name in names if name.startswith("deformable_detr/assets/pictures/")]) == 4
     assert any(name.endswith("licenses/LICENSE") for name in names)

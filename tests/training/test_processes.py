@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import deformable_detr
+
 Flags = list[str]
 
 DISTURBED = Path(__file__).parent / "disturbed.py"
-BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
+PACKAGED_PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
+PACKAGED_TRUTH = Path(__file__).parents[1] / "fixtures" / "aquarium.json"   # of these pictures
 
 
 def free_port() -> int:
@@ -91,9 +95,14 @@ def test_accumulation_does_what_a_large_batch_does(flags: Callable[..., Flags], 
 
 
 def test_evaluation_on_two_processes_counts_every_picture_once(tmp_path: Path) -> None:
-    """Of weights that know the pictures; nothing is learned."""
+    """Of weights that know the animals; nothing is learned."""
+    data = tmp_path / "data"
+    shutil.copytree(PACKAGED_PICTURES, data / "images")
+    for split in ("train", "val"):
+        shutil.copy(PACKAGED_TRUTH, data / f"{split}.json")
+
     def flags(out: Path) -> Flags:
-        return ["train", str(BLOOD_CELLS), "--weights", "demo", "--epochs=1", "--learning-rate=0", "--batch-size=3",
+        return ["train", str(data), "--weights", "demo", "--epochs=1", "--learning-rate=0", "--batch-size=1",
                 "--backbone-learning-rate=0", "--num-workers=0", f"--out={out}"]
 
     one, two = tmp_path / "one", tmp_path / "two"
@@ -101,7 +110,7 @@ def test_evaluation_on_two_processes_counts_every_picture_once(tmp_path: Path) -
     assert_ended_well(ranks(2, "record", tmp_path / "two.st", flags(two)))
     numbers = [{name: value for name, value in rows(folder)[0].items() if name[:2] in ("AP", "AR")}
                for folder in (one, two)]
-    assert float(numbers[0]["AP50"]) > 0.5
+    assert float(numbers[0]["AP50"]) > 0.3
     assert numbers[0] == numbers[1]
 
 
