@@ -33,14 +33,14 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     """
     check_weights_exist(weights)
 
-    from deformable_detr.data import CocoDataset, DataError, build_loader, eval_transform
+    from deformable_detr.data import DataError, DetectionDataset, build_loader, eval_transform
     from deformable_detr.detector import Detector
     from deformable_detr.evaluation import evaluate as count
     from deformable_detr.evaluation import match_names
 
     with wrong_call_for(ValueError):
         detector = Detector(weights, device)
-        dataset = CocoDataset(data, split, eval_transform(detector.info.preprocessing))
+        dataset = DetectionDataset(data, split, eval_transform(detector.info.preprocessing))
         match = match_names(detector.names, dataset.names)
     for names, what in ((match.only_in_model, "only the weights know these classes, which are not counted"),
                         (match.only_in_data, "only the data set knows these classes, which count as missed")):

@@ -92,13 +92,13 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
 
 
 def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder") -> "Training":
-    from deformable_detr.data import CocoDataset, eval_transform, train_transform
+    from deformable_detr.data import DetectionDataset, eval_transform, train_transform
     from deformable_detr.training import Training
     from deformable_detr.weights import ModelInfo
 
     preprocessing = start.preprocessing
-    training_data = CocoDataset(data, "train", train_transform(recipe.augmentation, preprocessing))
-    validation_data = CocoDataset(data, "val", eval_transform(preprocessing))
+    training_data = DetectionDataset(data, "train", train_transform(recipe.augmentation, preprocessing))
+    validation_data = DetectionDataset(data, "val", eval_transform(preprocessing))
     model = start.model(training_data.names, recipe.seed)
     info = ModelInfo(training_data.names, training_data.category_ids, preprocessing, _provenance(data))
     return Training(model, info, training_data, validation_data, recipe, folder)

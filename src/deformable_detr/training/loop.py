@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from deformable_detr.data import build_loader
-from deformable_detr.data.coco import CocoDataset
+from deformable_detr.data.dataset import DetectionDataset
 from deformable_detr.data.loader import Batch, Process, TrainingBatches, mixed_seed
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoMetrics, detect_all
@@ -46,8 +46,8 @@ class Training:
     `accelerate launch` share the work; the first of them writes.
     """
 
-    def __init__(self, model: DeformableDETR, info: ModelInfo, training_data: CocoDataset,
-                 validation_data: CocoDataset, recipe: Recipe, folder: RunFolder) -> None:
+    def __init__(self, model: DeformableDETR, info: ModelInfo, training_data: DetectionDataset,
+                 validation_data: DetectionDataset, recipe: Recipe, folder: RunFolder) -> None:
         self.recipe, self.info, self.folder = recipe, info, folder
         self.validation_data = validation_data
         self.accelerator = build_accelerator(recipe, folder.path)
