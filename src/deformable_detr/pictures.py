@@ -46,6 +46,10 @@ QUARTER_TURNS = (5, 6, 7, 8)    # width and height change places
 class PictureError(ValueError):
     """A picture that cannot be read; one line, which names the file."""
 
+    def reason_for(self, source: Path | bytes) -> str:
+        """The line without the name, for those who name the file themselves."""
+        return str(self).removeprefix(f"{'picture' if isinstance(source, bytes) else source}: ")
+
 
 def read_picture(source: PictureSource, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
     """The picture as RGB, a writable array of its own; turned upright by EXIF unless `upright` is False.

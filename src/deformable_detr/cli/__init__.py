@@ -12,7 +12,14 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from deformable_detr.cli import detect, doctor, evaluate, trace, train  # noqa: F401  (each registers its command)
+from deformable_detr.cli import (  # noqa: F401  (each registers its command)
+    check,
+    detect,
+    doctor,
+    evaluate,
+    trace,
+    train,
+)
 from deformable_detr.cli.app import WrongCallError, app, command_line, report_error, wrong_call_for
 
 __all__ = ["app", "main"]

@@ -19,7 +19,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     Parameters
     ----------
     data
-        A folder with COCO annotations.
+        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
     weights
         "demo" for the packaged ones, a file, or "hf:owner/name".
     split

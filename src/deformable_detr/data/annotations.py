@@ -1,6 +1,6 @@
 """What a data set says, in the one form that every format becomes: names, pictures, and arrays of objects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -35,6 +35,10 @@ class PictureStore(Protocol):
         """The picture's file, or its bytes. Raises PictureError where they cannot be fetched."""
         ...
 
+    def sources(self, pictures: Sequence[Picture]) -> Iterator[Path | bytes]:
+        """All of them, in this order; empty bytes for those that cannot be fetched."""
+        ...
+
     def place(self, picture: Picture) -> Place:
         """Where to look for the picture."""
         ...
@@ -49,6 +53,10 @@ class PictureFolder:
     def source(self, picture: Picture) -> Path:
         """The picture's file."""
         return self.folder / picture.file_name
+
+    def sources(self, pictures: Sequence[Picture]) -> Iterator[Path]:
+        """Their files."""
+        return map(self.source, pictures)
 
     def place(self, picture: Picture) -> Place:
         """The same, as a place."""

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from deformable_detr.data.annotations import Annotations
-from deformable_detr.data.findings import DataError, Findings
+from deformable_detr.data.findings import DataError, Findings, Place, stop
 from deformable_detr.data.formats import find_source
+from deformable_detr.data.kinds import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class DataFolder:
         """Train and val. Which pictures are drawn depends on nothing but the pictures' names."""
         count = len(whole.pictures)
         if count < 2:
-            raise DataError(f"{self.folder}: no split 'val', and train has too few pictures to draw one from: {count}")
+            stop(Kind.NO_PICTURES, Place(self.folder), f"no split 'val', and train has too few pictures to draw one "
+                 f"from: {count}")
         by_name = sorted(range(count), key=lambda index: whole.pictures[index].file_name)
         num_drawn = min(max(1, round(VALIDATION_SHARE * count)), MAX_VALIDATION)
         order = np.random.default_rng(SPLIT_SEED).permutation(count)

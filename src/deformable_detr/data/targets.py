@@ -44,13 +44,13 @@ def training_targets(annotations: Annotations, findings: Findings) -> Targets:
     rows = np.flatnonzero(faults.usable)
     rows = rows[np.argsort(annotations.picture_index[rows], kind="stable")]
     starts = np.searchsorted(annotations.picture_index[rows], np.arange(len(annotations.pictures) + 1))
-    return Targets(clipped_boxes(annotations)[rows], annotations.labels[rows], starts)
+    return Targets(clipped_boxes(annotations)[rows].astype(np.float32), annotations.labels[rows], starts)
 
 
 def clipped_boxes(annotations: Annotations) -> Float[np.ndarray, "T 4"]:
-    """float32 xyxy in pixels, clipped to the picture."""
+    """float64 xyxy in pixels, clipped to the picture."""
     corner, size, limit = annotations.boxes[:, :2], annotations.boxes[:, 2:], picture_extents(annotations)
-    return np.concatenate([np.clip(corner, 0, limit), np.clip(corner + size, 0, limit)], axis=1).astype(np.float32)
+    return np.concatenate([np.clip(corner, 0, limit), np.clip(corner + size, 0, limit)], axis=1)
 
 
 def picture_extents(annotations: Annotations) -> Float[np.ndarray, "T 2"]:
@@ -62,7 +62,7 @@ def picture_extents(annotations: Annotations) -> Float[np.ndarray, "T 2"]:
 def find_box_faults(annotations: Annotations) -> BoxFaults:
     """Look at every box."""
     corner, size, limit = annotations.boxes[:, :2], annotations.boxes[:, 2:], picture_extents(annotations)
-    boxes, thing = clipped_boxes(annotations), ~annotations.crowd
+    boxes, thing = clipped_boxes(annotations).astype(np.float32), ~annotations.crowd
     swapped = thing & (size < 0).any(1)
     empty = thing & ~swapped & (size == 0).any(1)
     outside = thing & ~swapped & ~empty & (boxes[:, 2:] <= boxes[:, :2]).any(1)

@@ -78,6 +78,11 @@ class ModelConfig:
         if self.two_stage and not self.refine:
             raise ValueError("two_stage: needs refine=True, since its proposals are refined layer by layer")
 
+    @property
+    def finest_stride(self) -> int:
+        """Pixels of a picture's side to one of the finest feature map."""
+        return (8, 16, 16 if self.dilation else 32)[-min(self.num_levels, 3)]
+
     def _check_types(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

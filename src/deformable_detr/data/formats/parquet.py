@@ -1,6 +1,7 @@
 """Hugging Face data sets as parquet files, which hold a row a picture with its bytes and its objects."""
 
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePath, PurePosixPath
@@ -40,6 +41,16 @@ class ParquetStore:
         if not content:
             raise PictureError(f"{file.file}:{number}: no bytes of a picture")
         return content
+
+    def sources(self, pictures: Sequence[Picture]) -> Iterator[bytes]:
+        """All of them in one pass over the files; their ids must ascend."""
+        wanted = iter(pictures)
+        picture = next(wanted, None)
+        for start, file in zip(self.starts, self.files, strict=True):
+            for identity, content in enumerate(file.contents(), start=start):
+                if picture and picture.id == identity:
+                    yield content or b""
+                    picture = next(wanted, None)
 
     def place(self, picture: Picture) -> Place:
         """File and row."""
@@ -108,7 +119,7 @@ def _read_picture(row: ParquetRow, identity: int) -> Picture:
             with open_picture(row.content or b"") as opened:
                 height, width = upright_size(opened)
         except PictureError as error:
-            raise EntryError(Kind.PICTURE_UNREADABLE, str(error)) from error
+            raise EntryError(Kind.PICTURE_UNREADABLE, error.reason_for(b"")) from error
     else:
         width, height = row.size
     if not all(type(side) is int and side > 0 for side in (width, height)):

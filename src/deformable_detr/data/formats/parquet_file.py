@@ -70,6 +70,11 @@ class ParquetFile:
                 return (row[self.image] or {}).get("bytes")
         raise DataError(f"{self.file}: row {number} is not there")
 
+    def contents(self) -> Iterator[bytes | None]:
+        """The bytes of every picture. Raises DataError."""
+        for row in self._read([f"{self.image}.bytes"], range(len(self.group_ends))):
+            yield (row[self.image] or {}).get("bytes")
+
     def _read(self, columns: Sequence[str], groups: Sequence[int]) -> Iterator[dict[str, Any]]:
         with _arrow_errors(self.file) as parquet, parquet.ParquetFile(self.file, memory_map=True) as opened:
             for batch in opened.iter_batches(ROWS_AT_ONCE, row_groups=list(groups), columns=list(columns),

@@ -31,7 +31,7 @@ def read_yolo(folder: Path, file: Path, names: Mapping[int, str], pictures: Sequ
             with open_picture(folder / name) as opened:
                 height, width = upright_size(opened)
         except PictureError as error:
-            findings.add(Kind.PICTURE_UNREADABLE, Place(folder / name), str(error))
+            findings.add(Kind.PICTURE_UNREADABLE, Place(folder / name), error.reason_for(folder / name))
             continue
         label = folder / label_file(name)
         rows.start(Picture(rows.num_pictures + 1, name, width, height), label)

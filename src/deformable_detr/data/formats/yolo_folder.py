@@ -51,8 +51,9 @@ class YoloFolder:
         labels = (self.folder / label_file((inside / "picture").as_posix())).parent
         if labels != place and labels.is_dir():
             known = {self.folder / label_file(name) for name in pictures}
-            found = [labels / name for name in list_files(labels, {".txt"}, self.folder, findings) if name != CLASSES]
-            orphans = [label for label in found if label not in known]
+            # Those that lead outside are reported when their pictures are read.
+            found = list_files(labels, {".txt"}, self.folder, Findings())
+            orphans = [labels / name for name in found if labels / name not in known and name != CLASSES]
             findings.add_all(Kind.LABEL_ORPHAN, len(orphans), ((Place(orphan), "no picture belongs to it")
                                                                for orphan in orphans))
         return pictures

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-BCCD = Path(__file__).parent.parent / "fixtures" / "bccd-small"
+BCCD = Path(__file__).parent / "fixtures" / "bccd-small"
 ROBOFLOW = {"train": "train", "val": "valid", "test": "test"}
 
 
