@@ -6,7 +6,15 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from deformable_detr.cli.app import JsonFlag, app, check_weights_exist, print_line, report_error, wrong_call_for
+from deformable_detr.cli.app import (
+    JsonFlag,
+    app,
+    check_weights_exist,
+    log_to_stderr,
+    print_line,
+    report_error,
+    wrong_call_for,
+)
 from deformable_detr.progress import show_progress
 
 
@@ -31,6 +39,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     as_json
         Print one object of JSON, and nothing else.
     """
+    log_to_stderr()
     check_weights_exist(weights)
 
     from deformable_detr.data import DataError, DetectionDataset, build_loader, eval_transform

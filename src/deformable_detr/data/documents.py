@@ -12,7 +12,7 @@ import yaml
 MAX_BYTES = 16 * 2**20      # of an XML or text file; a picture's labels are some kilobytes
 MAX_YAML_BYTES = 2**20      # read slowly and into much memory; 20 000 names fit
 MAX_XML_DEPTH = 32
-MAX_XML_ELEMENTS = 500_000
+MAX_XML_ELEMENTS = 200_000
 
 
 class DocumentError(ValueError):
