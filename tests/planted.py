@@ -39,6 +39,7 @@ def whole_data_sets(folder: Path) -> dict[Kind, Path]:
                 {"images": listed, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}))
         return folder / name
 
+    fractions = [box(number, 1, 1, [0.1, 0.2, 0.3, 0.4]) for number in range(20)]
     corners = [box(number, 1, 1, [40 + number, 30 + number, 60 + number, 50 + number]) for number in range(20)]
     both = coco("both", [box(1, 1, 1, [4, 4, 20, 20])])
     noise(both / "train" / "2.png", 2)
@@ -49,8 +50,8 @@ def whole_data_sets(folder: Path) -> dict[Kind, Path]:
     (nameless / "labels" / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     deep = coco("deep", [])
     (deep / "train.json").write_text("[" * 100_000)
-    return {Kind.BOX_CORNERS: coco("corners", corners), Kind.NO_OBJECTS: coco("no objects", []),
-            Kind.NO_PICTURES: coco("no pictures", [], []), Kind.NAMES_MISSING: nameless,
+    return {Kind.BOX_FRACTIONS: coco("fractions", fractions), Kind.BOX_CORNERS: coco("corners", corners),
+            Kind.NO_OBJECTS: coco("no objects", []), Kind.NO_PICTURES: coco("no pictures", [], []), Kind.NAMES_MISSING: nameless,
             Kind.OTHER_ANNOTATIONS: both, Kind.ANNOTATION_FILE: deep}
 
 
@@ -127,10 +128,11 @@ def plant_coco(folder: Path) -> list[Planted]:
         (Kind.PICTURE_SIMILAR, here, "picture 113"), (Kind.PICTURE_TWICE, here, "picture 11"),
         (Kind.PICTURE_TWICE, here, "picture 114"), (Kind.PICTURE_SIZE, here, "picture 116"),
         (Kind.PICTURE_LEAK, there, "picture 21"), (Kind.PICTURE_SIMILAR_LEAK, there, "picture 22"),
-        (Kind.BOX_FRACTIONS, here, "annotation 504"), (Kind.BOX_EMPTY, here, "annotation 505"),
+        (Kind.BOX_FIRST_PIXEL, here, "annotation 504"), (Kind.BOX_EMPTY, here, "annotation 505"),
         (Kind.BOX_SWAPPED, here, "annotation 506"), (Kind.BOX_OUTSIDE, here, "annotation 507"),
         (Kind.BOX_OVER, here, "annotation 508"), (Kind.BOX_DUPLICATE, here, "annotation 510"),
-        (Kind.BOX_TWO_CLASSES, here, "annotation 511"), (Kind.BOX_TINY, here, "annotation 513"),
+        (Kind.BOX_TWO_CLASSES, here, "annotation 511"), (Kind.BOX_TINY, here, "annotation 504"),
+        (Kind.BOX_TINY, here, "annotation 513"),
         (Kind.OBJECTS_MANY, here, "picture 9"), (Kind.CLASS_ABSENT, here, "class 'unseen'"),
         (Kind.CLASS_RARE, here, "class 'Cell'"), (Kind.CLASS_RARE, here, "class 'bird'"),
         (Kind.CLASS_RARE, here, "class 'dog'"), (Kind.PICTURES_EMPTY, here, None),

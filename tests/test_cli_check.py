@@ -54,15 +54,15 @@ def test_json_is_one_object_and_has_every_finding(folder: Path, capsys: Captured
     plant_coco(folder / "data")
     assert cli.main(["check", "data", "--json", "--num-queries", "20", "--size", "72"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["data", "format", "splits", "errors", "warnings", "findings", "fixed"]
+    assert list(found) == ["data", "format", "val_is_drawn", "splits", "errors", "warnings", "findings", "fixed"]
     assert (found["data"], found["format"], found["fixed"]) == ("data", "COCO", None)
     assert found["splits"]["val"] == {"pictures": 3, "objects": 3, "empty_pictures": 1,
                                       "classes": {"cell": 1, "dog": 1, "Cell": 1}}
     assert sum(group["count"] for group in found["findings"]) == found["errors"] + found["warnings"]
     groups = {group["code"]: group for group in found["findings"]}
-    assert list(groups["box-fractions"]) == ["code", "severity", "title", "advice", "count", "places"]
-    assert groups["box-fractions"]["severity"] == "error"
-    assert groups["box-fractions"]["places"] == [{
+    assert list(groups["box-first-pixel"]) == ["code", "severity", "title", "advice", "count", "places"]
+    assert groups["box-first-pixel"]["severity"] == "warning"
+    assert groups["box-first-pixel"]["places"] == [{
         "file": "data/train.json", "line": None, "entry": "annotation 504",
         "message": "x 0.1, y 0.2, width 0.3, height 0.4 of a dog in 10.png (96 x 72)"}]
     assert sorted(path.name for path in folder.iterdir()) == ["data", "outside.png"]
@@ -73,7 +73,7 @@ def test_a_cleaned_copy(folder: Path, capsys: Captured) -> None:
     assert cli.main(["check", "data", "--json", "--fix", "new/copy"]) == 1
     fixed = json.loads(capsys.readouterr().out)["fixed"]
     assert fixed["folder"] == "new/copy"
-    assert fixed["done"]["boxes turned from fractions to pixels"] == 1
+    assert fixed["done"]["boxes with swapped corners put right"] == 1
     assert cli.main(["check", "new/copy", "--json"]) == 0
 
 

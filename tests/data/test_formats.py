@@ -9,12 +9,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from layouts import LAYOUTS, UNSPLIT, bccd
 
 from deformable_detr.boxes import xyxy_to_cxcywh
-from deformable_detr.data import DataError, DataFolder, DetectionDataset, eval_transform
+from deformable_detr.data import DataError, DataFolder, DetectionDataset, build_loader, eval_transform
 from deformable_detr.pictures import EXIF_ORIENTATION, read_picture
 from deformable_detr.structures import Preprocessing
+from layouts import LAYOUTS, UNSPLIT, bccd
 
 PLAIN = eval_transform(Preprocessing(size=120, max_size=160))    # leaves the pictures at their size
 DRAWN = [f"BloodImage_{number:05}.jpg" for number in (20, 32, 40, 210, 264, 299, 343)]
@@ -132,6 +132,15 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"train.parquet: reading it needs pyarrow: pip install 'deformable-detr\[parq"):
         DetectionDataset(tmp_path, "train", PLAIN)
+
+
+def test_workers_read_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    LAYOUTS["parquet, structs"](tmp_path, *bccd())
+    dataset = DetectionDataset(tmp_path, "val", PLAIN)
+    alone, helped = (list(build_loader(dataset, 4, training=False, num_workers=count)) for count in (0, 1))
+    for (batch, _), (other, _) in zip(alone, helped, strict=True):
+        assert torch.equal(batch.images, other.images)
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1" + bytes(100) + b"PAR1"])

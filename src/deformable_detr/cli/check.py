@@ -113,6 +113,8 @@ def _print_text(checkup: "Checkup", show: int) -> None:
     for split, numbers in checkup.to_dict()["splits"].items():
         console.print(Text(f"  {split:<6}{numbers['pictures']:>9} pictures{numbers['objects']:>10} objects"
                            f"{numbers['empty_pictures']:>9} pictures without objects"))
+    if checkup.is_drawn:
+        console.print(Text("  there is no val: it is drawn from train, always the same pictures"))
     for kind, count, found in checkup.findings.groups():
         style = "bold red" if kind.severity == "error" else "bold yellow"
         console.print(Text.assemble((f"{kind.severity} {kind.code}", style), f"  {kind.title}: {count}"))

@@ -75,13 +75,12 @@ class Findings:
 
     def add_all(self, kind: Kind, count: int, found: Iterable[tuple[Place, str]]) -> None:
         """Take `count` findings of a kind; of `found` no more is asked for than is kept."""
+        if self.strict and kind.severity == "error" and count:
+            first = Finding(kind, *next(iter(found)))
+            raise DataError(f"{first}{f' (and {count - 1} more like it)' if count > 1 else ''}", first)
         kept = self._kept[kind]
-        room = 1 if self.strict else MAX_KEPT - len(kept)
-        new = [Finding(kind, place, message) for place, message in islice(found, min(count, room))]
-        if new and self.strict and kind.severity == "error":
-            more = f" (and {count - 1} more like it)" if count > 1 else ""
-            raise DataError(f"{new[0]}{more}", new[0])
-        kept.extend(new)
+        room = (1 if self.strict else MAX_KEPT) - len(kept)
+        kept.extend(Finding(kind, *parts) for parts in islice(found, min(count, max(0, room))))
         self._counts[kind] += count
 
     def take(self, other: "Findings") -> None:

@@ -66,6 +66,8 @@ class Kind(Enum):
                    "swap them; --fix does")
     BOX_OUTSIDE = ("warning", "boxes outside their picture, which are left out of training",
                    "look whether they belong to another picture; --fix removes them")
+    BOX_FIRST_PIXEL = ("warning", "boxes smaller than the first pixel of their picture",
+                       "if they are fractions of the picture, multiply by its width and height; else remove them")
     BOX_OVER = ("warning", "boxes that reach outside their picture, which are clipped for training",
                 "harmless if it is little; --fix clips them")
     BOX_DUPLICATE = ("warning", "boxes given twice", "remove one of them; --fix does")

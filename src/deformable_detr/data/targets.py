@@ -11,6 +11,7 @@ from deformable_detr.data.kinds import Kind
 
 ROUNDING = 1.0              # pixels by which a box may leave its picture without a warning: tools round
 SMALLEST_PICTURE = 16       # pixels of a side; in a smaller one a box below a pixel need not be a fraction
+SHARE_FRACTIONS = 0.01      # of a split's boxes; fewer may be slivers that cutting pictures into tiles has left
 MIN_BOXES = 10              # that tell whether all of them are corners
 SHARE_OUTSIDE = 0.3         # of boxes that would leave their pictures if they were no corners
 
@@ -33,6 +34,7 @@ class BoxFaults:
     outside: Bool[np.ndarray, "T"]
     over: Bool[np.ndarray, "T"]         # usable, and partly outside
     fractions: Bool[np.ndarray, "T"]    # usable, but meant as fractions of the picture
+    first_pixel: Bool[np.ndarray, "T"]  # usable, and perhaps meant so
     usable: Bool[np.ndarray, "T"]
     are_corners: bool                   # all of them: x1, y1 instead of width, height
 
@@ -69,13 +71,15 @@ def find_box_faults(annotations: Annotations) -> BoxFaults:
     usable = thing & ~swapped & ~empty & ~outside
     over = usable & ((corner < -ROUNDING) | (corner + size > limit + ROUNDING)).any(1)
     # A box of whole numbers in the first pixel is a slip of the hand, not a fraction.
-    fractions = (usable & (corner >= 0).all(1) & (corner + size <= 1.01).all(1)
+    below_one = (usable & (corner >= 0).all(1) & (corner + size <= 1.01).all(1)
                  & (annotations.boxes % 1 != 0).any(1) & (limit >= SMALLEST_PICTURE).all(1))
+    are_fractions = below_one.sum() > SHARE_FRACTIONS * usable.sum()
     leaving = thing & (corner + size > limit + ROUNDING).any(1)
     would_be_corners = (size > corner).all(1) & (size <= limit + ROUNDING).all(1) & (corner >= -ROUNDING).all(1)
     are_corners = bool(thing.sum() >= MIN_BOXES and leaving.sum() > SHARE_OUTSIDE * thing.sum()
                        and (would_be_corners | ~thing).all())
-    return BoxFaults(empty, swapped, outside, over, fractions, usable, are_corners)
+    return BoxFaults(empty, swapped, outside, over, below_one & are_fractions, below_one & ~are_fractions, usable,
+                     are_corners)
 
 
 def report_boxes(annotations: Annotations, faults: BoxFaults, findings: Findings) -> None:
@@ -84,7 +88,8 @@ def report_boxes(annotations: Annotations, faults: BoxFaults, findings: Findings
         row = int((annotations.boxes[:, 2:] > 0).all(1).argmax())
         findings.add(Kind.BOX_CORNERS, Place(annotations.file), f"all {len(annotations.boxes)} boxes would fit as two "
                      f"corners, as sizes many leave their pictures; {_message(annotations, row)}")
-    found = {Kind.BOX_FRACTIONS: faults.fractions, Kind.BOX_EMPTY: faults.empty, Kind.BOX_SWAPPED: faults.swapped}
+    found = {Kind.BOX_FRACTIONS: faults.fractions, Kind.BOX_EMPTY: faults.empty, Kind.BOX_SWAPPED: faults.swapped,
+             Kind.BOX_FIRST_PIXEL: faults.first_pixel}
     if not faults.are_corners:
         found |= {Kind.BOX_OUTSIDE: faults.outside, Kind.BOX_OVER: faults.over}
     for kind, mask in found.items():

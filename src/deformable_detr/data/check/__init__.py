@@ -26,6 +26,7 @@ class Checkup:
 
     data: Path
     format: str | None                      # None where nothing could be read
+    is_drawn: bool                          # whether val is a share of train
     splits: dict[str, Annotations]          # without what is at fault
     looks: Looks | None                     # None where no picture was looked at
     findings: Findings
@@ -33,7 +34,7 @@ class Checkup:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "data": str(self.data), "format": self.format,
+            "data": str(self.data), "format": self.format, "val_is_drawn": self.is_drawn,
             "splits": {split: {"pictures": len(annotations.pictures), "objects": len(annotations.boxes),
                                "empty_pictures": num_empty(annotations),
                                "classes": dict(zip(annotations.names, np.bincount(
@@ -60,14 +61,14 @@ def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
         folder = DataFolder(data, findings)
     except DataError as error:
         _take(error, findings)
-        return Checkup(data, None, {}, None, findings)
+        return Checkup(data, None, False, {}, None, findings)
     splits = _read_splits(folder, findings)
     check_splits(splits, limits, findings)
     looks = None
     if not fast:
         looks = look_at_all(splits, findings)
         check_duplicates(splits, looks, findings)
-    return Checkup(data, folder.source.format, splits, looks, findings)
+    return Checkup(data, folder.source.format, folder.is_drawn, splits, looks, findings)
 
 
 def check_splits(splits: Mapping[str, Annotations], limits: Limits, findings: Findings) -> None:
