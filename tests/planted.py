@@ -51,8 +51,8 @@ def whole_data_sets(folder: Path) -> dict[Kind, Path]:
     deep = coco("deep", [])
     (deep / "train.json").write_text("[" * 100_000)
     return {Kind.BOX_FRACTIONS: coco("fractions", fractions), Kind.BOX_CORNERS: coco("corners", corners),
-            Kind.NO_OBJECTS: coco("no objects", []), Kind.NO_PICTURES: coco("no pictures", [], []), Kind.NAMES_MISSING: nameless,
-            Kind.OTHER_ANNOTATIONS: both, Kind.ANNOTATION_FILE: deep}
+            Kind.NO_OBJECTS: coco("no objects", []), Kind.NO_PICTURES: coco("no pictures", [], []),
+            Kind.NAMES_MISSING: nameless, Kind.OTHER_ANNOTATIONS: both, Kind.ANNOTATION_FILE: deep}
 
 
 def huge_png() -> bytes:

@@ -36,7 +36,7 @@ def test_errors_end_with_1_and_each_says_where_and_what_to_do(folder: Path, caps
     assert lines[start + 3:start + 5] == ["    ... and 1 more", "    -> mend the field, or remove the entry"]
     severities = [line.split()[0] for line in lines if line.startswith(("error ", "warning "))]
     assert severities == sorted(severities)
-    assert lines[-2].endswith(" warnings")
+    assert lines[-2].startswith("errors: 11, warnings: ")
     assert lines[-1] == "check.png: statistics and a contact sheet"
     assert output.err == ""
     assert read_picture("check.png").shape[1] == 1600

@@ -124,4 +124,4 @@ def _print_text(checkup: "Checkup", show: int) -> None:
             console.print(Text(f"    ... and {count - show} more", style="dim"))
         console.print(Text(f"    -> {kind.advice}", style="cyan"))
     errors, warnings = (checkup.findings.count(severity) for severity in ("error", "warning"))
-    console.print(Text(f"{errors} errors, {warnings} warnings"))
+    console.print(Text(f"errors: {errors}, warnings: {warnings}"))

@@ -37,7 +37,7 @@ class Kind(Enum):
     PICTURE_ROTATED = ("warning", "pictures that EXIF turns",
                        "look whether the boxes lie right in the contact sheet; turn the pixels and drop the EXIF")
     PICTURE_MISLABELLED = ("warning", "pictures whose name says another format than they have",
-                           "rename them; other tools may refuse them")
+                           "rename them, since other tools may refuse them; --fix does")
     PICTURE_DUPLICATE = ("warning", "pictures that come twice in a split", "keep one of them; --fix does")
     PICTURE_SIMILAR = ("warning", "pictures that look like another of their split",
                        "harmless if few; frames of a film teach less than their number says")
