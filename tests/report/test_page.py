@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from deformable_detr import cli
-from deformable_detr.data import CocoDataset, eval_transform
+from deformable_detr.data import DetectionDataset, eval_transform
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.report import History, Subject, report_file, write_report
@@ -72,7 +72,7 @@ def subject_of(folder: Path, *, names: tuple[str, str], file_name: str, objects:
     (folder / "val.json").write_text(json.dumps(content))
     preprocessing = Preprocessing(size=40, max_size=60)
     info = ModelInfo((*names, "third"), (0, 1, 2), preprocessing, {SCRIPT: BREAKOUT})
-    data = CocoDataset(folder, "val", eval_transform(preprocessing))
+    data = DetectionDataset(folder, "val", eval_transform(preprocessing))
     evaluator = CocoEvaluator(data.annotations, info.names)
     if objects:
         evaluator.add(0, Detections(np.array([[5, 5, 25, 25], [30, 5, 50, 25]], np.float32),

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 
 from deformable_detr import __version__
-from deformable_detr.data import CocoDataset
+from deformable_detr.data import DetectionDataset
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoCurves, CocoEvaluator, CocoMetrics
 from deformable_detr.report.classes import ClassRow, SizeRow, class_rows, size_rows
@@ -35,7 +35,7 @@ class Subject:
 
     detector: Detector
     weights: str                # as `--weights` takes them
-    data: CocoDataset
+    data: DetectionDataset
     evaluator: CocoEvaluator
     history: History | None = None
 
