@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from synthetic import box, paint, picture
 
 WriteData = Callable[..., Path]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from synthetic import box, picture
 
 from deformable_detr.data import Annotations, DataError, read_annotations
+from synthetic import box, picture
 
 CONTENT = {
     "images": [picture(7, "a.png", 40, 30), picture(3, "b.png", 30, 40)],

@@ -5,6 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from deformable_detr.data import DataError, DetectionDataset, eval_transform
+from deformable_detr.data.check import Checkup, Limits, check_data
+from deformable_detr.data.findings import Finding, Findings, Place
+from deformable_detr.data.kinds import Kind
+from deformable_detr.structures import Preprocessing
 from layouts import LAYOUTS, bccd
 from planted import (
     NUM_QUERIES,
@@ -16,12 +22,6 @@ from planted import (
     plant_yolo,
     whole_data_sets,
 )
-
-from deformable_detr.data import DataError, DetectionDataset, eval_transform
-from deformable_detr.data.check import Checkup, Limits, check_data
-from deformable_detr.data.findings import Finding, Findings, Place
-from deformable_detr.data.kinds import Kind
-from deformable_detr.structures import Preprocessing
 
 LIMITS = Limits(Preprocessing(size=72, max_size=120), NUM_QUERIES, stride=2)
 PLANTERS = {"COCO": plant_coco, "YOLO": plant_yolo, "VOC": plant_voc, "parquet": plant_parquet}

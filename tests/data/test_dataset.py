@@ -8,11 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from synthetic import box, paint, picture
 
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.data import DataError, DetectionDataset, eval_transform
 from deformable_detr.structures import Preprocessing
+from synthetic import box, paint, picture
 
 BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
 PLAIN = eval_transform(Preprocessing(size=30, max_size=40))    # leaves the synthetic pictures at their size

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import LAYOUTS, bccd
-from planted import HEIGHT, WIDTH, noise, plant_coco, plant_yolo
-from synthetic import box, picture
 
 from deformable_detr.data import Annotations, DataFolder, Findings
 from deformable_detr.data.check import Limits, check_data
 from deformable_detr.data.check.fix import write_fixed
 from deformable_detr.pictures import read_picture
+from layouts import LAYOUTS, bccd
+from planted import HEIGHT, WIDTH, noise, plant_coco, plant_yolo
+from synthetic import box, picture
 
 
 def fixed(folder: Path, out: Path) -> dict[str, int]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import box, paint, picture
 
 from deformable_detr.data import DataError, DetectionDataset, SampleKey, build_loader, eval_transform, train_transform
 from deformable_detr.data.loader import Process
 from deformable_detr.structures import Preprocessing
+from synthetic import box, paint, picture
 
 SMALL = Preprocessing(size=64, max_size=96)
 BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
