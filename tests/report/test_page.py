@@ -87,7 +87,7 @@ def written(subject: Subject, folder: Path) -> Page:
 
 def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     history = History({"epoch": [1.0], "loss": [2.0], SCRIPT: [1.0]}, f"</pre>{SCRIPT}{BREAKOUT}")
-    page = written(subject_of(tmp_path, names=(SCRIPT, BREAKOUT), file_name=f"{BREAKOUT}\n.png", objects=2,
+    page = written(subject_of(tmp_path, names=(SCRIPT, BREAKOUT), file_name=f"{BREAKOUT}.png", objects=2,
                               history=history, weights=f"{SCRIPT}/w;rm -rf \udcff"), tmp_path)
     assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & set(page.elements)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
