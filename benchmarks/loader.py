@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from deformable_detr import DeformableDETR, ModelConfig
-from deformable_detr.data import CocoDataset, build_loader, train_transform
+from deformable_detr.data import DetectionDataset, build_loader, train_transform
 from deformable_detr.data.loader import Batch, Collate
 from deformable_detr.structures import Preprocessing, to_device
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
@@ -46,7 +46,7 @@ def reading(options: Options, preprocessing: Preprocessing) -> tuple[dict[str, f
     """Processor seconds a picture of each stage on one core, and batches for the model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)    # as a loader's worker process has it
-    data = CocoDataset(options.data, "train", train_transform(options.augmentation, preprocessing))
+    data = DetectionDataset(options.data, "train", train_transform(options.augmentation, preprocessing))
     loader = build_loader(data, options.batch_size, training=True)
     keys = list(islice(loader.batch_sampler, max(1, options.pictures // options.batch_size)))
     flat = [key for batch in keys for key in batch]

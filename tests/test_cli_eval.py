@@ -61,11 +61,21 @@ def test_no_class_in_common(tmp_path: Path, capsys: Captured) -> None:
 
 
 def test_a_data_set_that_cannot_be_read(weights: str, data: Path, capsys: Captured) -> None:
-    (data / "annotations" / "val.json").unlink()
+    assert cli.main(["eval", str(data), "--weights", weights, "--split", "test"]) == 2
+    assert f"{data}: no split 'test'; the COCO data set there has train, val" in capsys.readouterr().err
+    shutil.rmtree(data / "annotations")
     assert cli.main(["eval", str(data), "--weights", weights]) == 2
-    assert str(data) in capsys.readouterr().err
+    assert f"{data}: no data set found" in capsys.readouterr().err
     assert cli.main(["eval", str(data), "--weights", "none.safetensors"]) == 2
     assert "none.safetensors" in capsys.readouterr().err
+
+
+def test_pictures_drawn_for_val_are_stated(weights: str, data: Path, capsys: Captured) -> None:
+    (data / "annotations" / "val.json").unlink()
+    assert cli.main(["eval", str(data), "--weights", weights, "--json"]) == 0
+    output, error = capsys.readouterr()
+    assert set(json.loads(output)["per_class"]) == {"Platelets", "RBC", "WBC"}
+    assert "no split val: of 8 pictures 2 are drawn for it (seed 0)" in error
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])

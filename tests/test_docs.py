@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import deformable_detr
+from deformable_detr.data.kinds import Kind
 
 PACKAGE = Path(deformable_detr.__file__).parent
 PROJECT = Path(__file__).parents[1]
@@ -35,3 +36,9 @@ def test_the_reading_order_names_every_file_once() -> None:
 def test_the_reading_order_is_numbered_without_gaps() -> None:
     numbers = [int(number) for number in re.findall(r"^(\d+)\. \[", READING.read_text(encoding="utf-8"), re.M)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_every_kind_of_fault_is_explained() -> None:
+    text = (PROJECT / "docs" / "data.md").read_text(encoding="utf-8")
+    missing = [kind.code for kind in Kind if f"| `{kind.code}` | {kind.title} | {kind.advice} |" not in text]
+    assert not missing

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deformable_detr.data import CocoDataset, build_loader, eval_transform, read_annotations
+from deformable_detr.data import DetectionDataset, build_loader, eval_transform, read_annotations
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.evaluation import CocoEvaluator, CocoMetrics, evaluate, match_names
 from deformable_detr.structures import Detections, ImageBatch, Predictions, Preprocessing
@@ -191,7 +191,7 @@ def test_table_shows_every_number(truth: Annotations) -> None:
 class Oracle(torch.nn.Module):
     """A model that knows the answers: it tells pictures by their first pixels."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: DetectionDataset) -> None:
         super().__init__()
         self.anchor = torch.nn.Parameter(torch.zeros(()))
         self.dropout = torch.nn.Dropout()
@@ -215,7 +215,7 @@ class Oracle(torch.nn.Module):
 
 
 def test_evaluate_runs_a_model_and_leaves_it_as_it_was() -> None:
-    dataset = CocoDataset(FIXTURES / "bccd", "val", eval_transform(Preprocessing(size=120, max_size=160)))
+    dataset = DetectionDataset(FIXTURES / "bccd", "val", eval_transform(Preprocessing(size=120, max_size=160)))
     model = Oracle(dataset).train()
     seen = []
     metrics = evaluate(model, build_loader(dataset, 3, training=False),

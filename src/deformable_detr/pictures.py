@@ -1,10 +1,11 @@
-"""Any picture as upright RGB bytes: a file, a Pillow picture, an array or a tensor.
+"""Any picture as upright RGB bytes: a file, its content, a Pillow picture, an array or a tensor.
 
 Files are untrusted: a few formats whose decoders run inside this process, a bounded number of pixels, and one
 error for everything that can be wrong with them.
 """
 
 import glob
+import io
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 # torch is named, not imported: whoever hands a tensor in has imported it already.
-PictureSource = Union[str, Path, PIL.Image.Image, np.ndarray, "torch.Tensor"]
+PictureSource = Union[str, Path, bytes, PIL.Image.Image, np.ndarray, "torch.Tensor"]
 
 MAX_PIXELS = 120_000_000   # a telephone's 108 megapixels fit; decoded they take half a gigabyte
 
@@ -39,23 +40,30 @@ UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
+QUARTER_TURNS = (5, 6, 7, 8)    # width and height change places
 
 
 class PictureError(ValueError):
     """A picture that cannot be read; one line, which names the file."""
 
+    def reason_for(self, source: Path | bytes) -> str:
+        """The line without the name, for those who name the file themselves."""
+        return str(self).removeprefix(f"{'picture' if isinstance(source, bytes) else source}: ")
+
 
 def read_picture(source: PictureSource, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
     """The picture as RGB, a writable array of its own; turned upright by EXIF unless `upright` is False.
 
-    Accepts a path, a Pillow picture, a uint8 array (H, W, 3) of RGB or (H, W) of grey, a tensor (3, H, W) of
-    uint8 or of floats in [0, 1]. Of an animation the first frame counts; 16-bit grey is scaled to 8 bits.
+    Accepts a path, the bytes of a file, a Pillow picture, a uint8 array (H, W, 3) of RGB or (H, W) of grey, a
+    tensor (3, H, W) of uint8 or of floats in [0, 1]. Of an animation the first frame counts; 16-bit grey is
+    scaled to 8 bits.
     Transparency is dropped, not blended: these are the colours that the usual loaders of training data see.
     Raises PictureError when there is no such picture, it cannot be decoded, or it has another shape or type.
     """
     torch = sys.modules.get("torch")
-    if isinstance(source, str | Path):
-        return _from_file(Path(source), upright)
+    if isinstance(source, str | Path | bytes):
+        with open_picture(Path(source) if isinstance(source, str) else source) as picture:
+            return _decoded(picture, upright)
     if isinstance(source, PIL.Image.Image):
         with _one_error("picture"):
             return _decoded(source, upright)
@@ -63,24 +71,41 @@ def read_picture(source: PictureSource, *, upright: bool = True) -> UInt8[np.nda
         return _from_array(source)
     if torch is not None and isinstance(source, torch.Tensor):
         return _from_tensor(source)
-    raise PictureError(f"picture: expected a path, a Pillow picture, an array or a tensor, "
+    raise PictureError(f"picture: expected a path, bytes, a Pillow picture, an array or a tensor, "
                        f"got {type(source).__name__}")
 
 
-def _from_file(path: Path, upright: bool) -> np.ndarray:
+@contextmanager
+def open_picture(source: Path | bytes) -> Iterator[PIL.Image.Image]:
+    """A file, or its bytes, as Pillow knows it before it decodes any pixel.
+
+    Raises PictureError where that fails, and for whatever Pillow raises within the block.
+    """
+    PIL.Image.init()
+    formats = [name for name in FORMATS if name in PIL.Image.OPEN]   # Pillow is built without some at times
+    if isinstance(source, Path):
+        _check_regular(source)
+    with _one_error("picture" if isinstance(source, bytes) else str(source)):
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
+            raise ValueError("the file is empty")
+        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as picture:
+            _check_extent(picture)
+            yield picture
+
+
+def upright_size(picture: PIL.Image.Image) -> tuple[int, int]:
+    """(height, width) of an opened picture once EXIF has turned it."""
+    width, height = picture.size
+    return (width, height) if orientation_of(picture) in QUARTER_TURNS else (height, width)
+
+
+def _check_regular(path: Path) -> None:
     if path.is_dir():
         raise PictureError(f"{path}: expected a picture, got a folder")
     if not path.exists():
         raise PictureError(f"{path}: no such file")
     if not path.is_file():   # reading a pipe or a device may never end
         raise PictureError(f"{path}: not a regular file")
-    PIL.Image.init()
-    formats = [name for name in FORMATS if name in PIL.Image.OPEN]   # Pillow is built without some at times
-    with _one_error(str(path)):
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
-        with PIL.Image.open(path, formats=formats) as picture:
-            return _decoded(picture, upright)
 
 
 @contextmanager
@@ -102,14 +127,18 @@ def _one_error(name: str) -> Iterator[None]:
     raise PictureError(f"{name}: {' '.join(reason.split())}")
 
 
-def _decoded(picture: PIL.Image.Image, upright: bool) -> np.ndarray:
+def _check_extent(picture: PIL.Image.Image) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:   # before any pixel is decoded
         raise ValueError(f"more than {MAX_PIXELS:,} pixels ({width} x {height})")
     if width * height == 0:
         raise ValueError(f"no pixels ({width} x {height})")
+
+
+def _decoded(picture: PIL.Image.Image, upright: bool) -> np.ndarray:
+    _check_extent(picture)
     picture.load()
-    orientation = _orientation(picture) if upright else 1
+    orientation = orientation_of(picture) if upright else 1
     if orientation in UPRIGHT:
         picture = picture.transpose(UPRIGHT[orientation])
     if picture.mode.startswith(("I", "F")):
@@ -117,7 +146,8 @@ def _decoded(picture: PIL.Image.Image, upright: bool) -> np.ndarray:
     return np.array(picture.convert("RGB"))
 
 
-def _orientation(picture: PIL.Image.Image) -> int:
+def orientation_of(picture: PIL.Image.Image) -> int:
+    """What EXIF says of the way round: 1 is upright, a key of UPRIGHT is not."""
     try:
         return picture.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:   # broken EXIF does not spoil the pixels

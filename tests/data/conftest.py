@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from synthetic import box, paint, picture
 
 WriteData = Callable[..., Path]
@@ -13,7 +14,7 @@ WriteData = Callable[..., Path]
 
 @pytest.fixture
 def write_data(tmp_path: Path) -> WriteData:
-    """Writes `annotations/{split}.json` beside `images/`; keywords replace its three lists."""
+    """Writes `annotations/{split}.json` beside `images/`; keywords replace its three lists. Train comes with a val."""
     def write(split: str = "train", **lists: Any) -> Path:
         content = {
             "images": [picture(7, "a.png", 40, 30), picture(3, "b.png", 30, 40),
@@ -23,11 +24,13 @@ def write_data(tmp_path: Path) -> WriteData:
             "categories": [{"id": 20, "name": "cat"}, {"id": 5, "name": "dog"}],
             **lists,
         }
-        (tmp_path / "annotations").mkdir(exist_ok=True)
-        (tmp_path / "images").mkdir(exist_ok=True)
-        (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(content))
+        folder = tmp_path / "data"
+        (folder / "annotations").mkdir(exist_ok=True, parents=True)
+        (folder / "images").mkdir(exist_ok=True)
+        for name in {split, "val"}:
+            (folder / "annotations" / f"{name}.json").write_text(json.dumps(content))
         for name, width, height in (("a.png", 40, 30), ("b.png", 30, 40), ("empty.png", 40, 30)):
-            paint(tmp_path / "images" / name, width, height)
-        return tmp_path
+            paint(folder / "images" / name, width, height)
+        return folder
 
     return write

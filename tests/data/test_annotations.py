@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from synthetic import box, picture
 
 from deformable_detr.data import Annotations, DataError, read_annotations
+from synthetic import box, picture
 
 CONTENT = {
     "images": [picture(7, "a.png", 40, 30), picture(3, "b.png", 30, 40)],
@@ -75,8 +75,9 @@ def test_no_annotations_at_all(tmp_path: Path) -> None:
     (spoilt("categories", name="dog"), "category name 'dog': expected once"),
     (spoilt("categories", name=3), "category 90: name: expected a text, got 3"),
     (spoilt("categories", name="\ud800"), "category 90: name: expected a text"),
+    (spoilt("categories", name="c\nat"), "category 90: name: expected no control characters, got 'c\\nat'"),
     (spoilt("images", id=3), "picture id 3: expected once"),
-    (spoilt("images", id=...), "picture without id: id: expected a whole number, got nothing"),
+    (spoilt("images", id=...), "images[0]: id: expected a whole number, got nothing"),
     (spoilt("images", id=2**70), "picture 1180591620717411303424: id: expected a whole number"),
     (spoilt("images", file_name="a\0.png"), "picture 7: file_name: expected a text"),
     (spoilt("images", width="40"), "picture 7: width: expected a positive whole number of pixels, got '40'"),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import box, paint, picture
 
-from deformable_detr.data import CocoDataset, DataError, SampleKey, build_loader, eval_transform, train_transform
+from deformable_detr.data import DataError, DetectionDataset, SampleKey, build_loader, eval_transform, train_transform
 from deformable_detr.data.loader import Process
 from deformable_detr.structures import Preprocessing
+from synthetic import box, paint, picture
 
 SMALL = Preprocessing(size=64, max_size=96)
 BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
@@ -24,7 +24,7 @@ def mixed(write_data):
     folder = write_data(images=images, annotations=[box(n + 1, n, 5, [4, 4, 20, 20]) for n in range(12)])
     for entry in images:
         paint(folder / "images" / entry["file_name"], entry["width"], entry["height"])
-    return lambda transform: CocoDataset(folder, "train", transform)
+    return lambda transform: DetectionDataset(folder, "train", transform)
 
 
 def ids_of(batches) -> list[list[int]]:
@@ -85,7 +85,7 @@ def test_evaluation_is_in_order_and_groups_shapes(mixed) -> None:
 def test_the_preprocessings_divisor_is_kept() -> None:
     rule = Preprocessing(size=60, max_size=90, divisor=20)
     for transform in (train_transform("published", rule), eval_transform(rule)):
-        dataset = CocoDataset(BCCD, "train", transform)
+        dataset = DetectionDataset(BCCD, "train", transform)
         for batch, _ in build_loader(dataset, 3, training=bool(transform.augmentation), size_divisor=8):
             assert all(side % 40 == 0 for side in batch.images.shape[2:])
 
@@ -145,14 +145,16 @@ def test_a_mosaic_shows_other_pictures_too(mixed) -> None:
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_bad_picture_is_named_in_one_line(mixed, num_workers: int) -> None:
     dataset = mixed(eval_transform(SMALL))
-    dataset.paths[4].write_bytes(b"no picture")
+    picture = dataset.annotations.store.source(dataset.annotations.pictures[4])
+    picture.write_bytes(b"no picture")
     with pytest.raises(DataError) as caught:
         list(build_loader(dataset, 4, training=False, num_workers=num_workers))
-    assert str(caught.value).startswith(f"{dataset.annotation_file}: picture 4: {dataset.paths[4]}")
+    assert str(caught.value).startswith(f"{dataset.annotations.file}: picture 4: {picture}")
     assert "\n" not in str(caught.value)
 
 
-def parts_of_steps(dataset: CocoDataset, batch_size: int, accumulate: int, count: int) -> list[list[list[SampleKey]]]:
+def parts_of_steps(dataset: DetectionDataset, batch_size: int, accumulate: int,
+                   count: int) -> list[list[list[SampleKey]]]:
     """For each process its batches of an epoch."""
     loaders = [build_loader(dataset, batch_size, training=True, accumulate=accumulate, process=Process(index, count))
                for index in range(count)]
@@ -199,6 +201,6 @@ def test_processes_share_an_evaluation(mixed) -> None:
 @pytest.mark.parametrize("fault", [{"batch_size": 0}, {"batch_size": 1, "size_divisor": 0},
                                    {"batch_size": 1, "accumulate": 0}])
 def test_counts_below_one_are_refused(fault: dict[str, int]) -> None:
-    dataset = CocoDataset(BCCD, "train", eval_transform(SMALL))
+    dataset = DetectionDataset(BCCD, "train", eval_transform(SMALL))
     with pytest.raises(ValueError, match=r"(batch_size|size_divisor|accumulate): expected at least 1, got 0"):
         build_loader(dataset, training=False, **fault)

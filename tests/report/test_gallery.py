@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from deformable_detr.data import CocoDataset, eval_transform
+from deformable_detr.data import DetectionDataset, eval_transform
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.report.gallery import NEITHER, RIGHT, SIDE, WRONG, choose, show
 from deformable_detr.structures import Detections, Preprocessing
@@ -43,7 +43,7 @@ def has(picture: PIL.Image.Image, colour: tuple[int, int, int]) -> bool:
 
 
 def test_truth_beside_detections() -> None:
-    data = CocoDataset(BCCD, "val", eval_transform(Preprocessing(size=120, max_size=160)))
+    data = DetectionDataset(BCCD, "val", eval_transform(Preprocessing(size=120, max_size=160)))
     boxes, labels = (tensor.numpy() for tensor in data.truth(2))
     evaluator = CocoEvaluator(data.annotations)
     found = np.concatenate([boxes[:-2], [[2, 2, 20, 20]], boxes[-2:-1]])      # one false, one missed, one too weak

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from deformable_detr import cli
-from deformable_detr.data import CocoDataset, eval_transform
+from deformable_detr.data import DetectionDataset, eval_transform
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.report import History, Subject, report_file, write_report
@@ -72,7 +72,7 @@ def subject_of(folder: Path, *, names: tuple[str, str], file_name: str, objects:
     (folder / "val.json").write_text(json.dumps(content))
     preprocessing = Preprocessing(size=40, max_size=60)
     info = ModelInfo((*names, "third"), (0, 1, 2), preprocessing, {SCRIPT: BREAKOUT})
-    data = CocoDataset(folder, "val", eval_transform(preprocessing))
+    data = DetectionDataset(folder, "val", eval_transform(preprocessing))
     evaluator = CocoEvaluator(data.annotations, info.names)
     if objects:
         evaluator.add(0, Detections(np.array([[5, 5, 25, 25], [30, 5, 50, 25]], np.float32),
@@ -87,7 +87,7 @@ def written(subject: Subject, folder: Path) -> Page:
 
 def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     history = History({"epoch": [1.0], "loss": [2.0], SCRIPT: [1.0]}, f"</pre>{SCRIPT}{BREAKOUT}")
-    page = written(subject_of(tmp_path, names=(SCRIPT, BREAKOUT), file_name=f"{BREAKOUT}\n.png", objects=2,
+    page = written(subject_of(tmp_path, names=(SCRIPT, BREAKOUT), file_name=f"{BREAKOUT}.png", objects=2,
                               history=history, weights=f"{SCRIPT}/w;rm -rf \udcff"), tmp_path)
     assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & set(page.elements)
     assert not [name for name, _ in page.attributes if name.startswith("on")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from deformable_detr import DeformableDETR, ModelConfig
-from deformable_detr.data import CocoDataset, build_loader, eval_transform
+from deformable_detr.data import DetectionDataset, build_loader, eval_transform
 from deformable_detr.evaluation import evaluate
 from deformable_detr.structures import Preprocessing
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
@@ -16,7 +16,7 @@ STEPS = 280   # seeds 0, 1 and 2 reached AP50 0.95 to 0.99 after 200 steps, 0.97
 
 def test_eight_pictures_are_learned_by_heart() -> None:
     torch.manual_seed(0)
-    data = CocoDataset(BLOOD_CELLS, "train", eval_transform(Preprocessing(size=160, max_size=320, divisor=32)))
+    data = DetectionDataset(BLOOD_CELLS, "train", eval_transform(Preprocessing(size=160, max_size=320, divisor=32)))
     assert len(data) == 8
     model = DeformableDETR(ModelConfig.preset(
         "two-stage", backbone="test_resnet", width=64, num_heads=4, num_encoder_layers=1, num_decoder_layers=2,

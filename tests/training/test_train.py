@@ -11,6 +11,7 @@ import timm
 import torch
 import yaml
 
+from deformable_detr.cli import main
 from deformable_detr.pictures import read_picture
 from deformable_detr.structures import Predictions
 from deformable_detr.training.start import load_backbone
@@ -212,3 +213,31 @@ def test_a_report_that_fails_takes_nothing_from_the_run(train: Train, tmp_path: 
     assert f"no {tmp_path / 'run' / 'report.html'}: OSError: No space left on device" in caplog.text
     assert (tmp_path / "run" / "best.safetensors").exists()
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_any_format_trains_and_what_is_odd_about_it_is_said_first(train: Train, squares: Path, tmp_path: Path,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((squares / "train.json").read_text())
+    (squares / "labels").mkdir()
+    for image in content["images"]:
+        boxes = [box["bbox"] for box in content["annotations"] if box["image_id"] == image["id"]]
+        (squares / "labels" / f"{Path(image['file_name']).stem}.txt").write_text("".join(
+            f"0 {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}\n" for x, y, w, h in boxes))
+    for split in ("train", "val"):
+        (squares / f"{split}.json").unlink()
+    (squares / "data.yaml").write_text("names: [square]\ntrain: images\nval: images\n")
+    assert train("--epochs", 1, "--out", tmp_path / "run") == 0
+    said = capsys.readouterr().err
+    assert f"classes with few objects: 1 (first: {squares / 'data.yaml'}: class 'square': 4 objects in train)" in said
+    weights = str(tmp_path / "run" / "last.safetensors")
+    assert load(weights)[1].names == ("square",)
+    assert main(["eval", str(squares), "--weights", weights, "--json"]) == 0
+
+
+def test_a_training_that_would_be_for_nothing_is_not_begun(train: Train, squares: Path, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((squares / "train.json").read_text())
+    (squares / "train.json").write_text(json.dumps({**content, "annotations": []}))
+    assert train("--epochs", 1, "--out", tmp_path / "run") == 2
+    assert "train.json: no object in train, which has 5 pictures" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

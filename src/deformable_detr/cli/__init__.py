@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from deformable_detr.cli import (  # noqa: F401  (each registers its command)
+    check,
     demo,
     detect,
     doctor,

@@ -38,7 +38,12 @@ def log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("deformable_detr")
     package.handlers = [handler]
-    package.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    package.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one of a training, or the one that talks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_line(line: str) -> None:

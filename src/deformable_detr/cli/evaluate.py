@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from deformable_detr.cli.app import JsonFlag, app, check_weights_exist, print_line, report_error, wrong_call_for
+from deformable_detr.cli.app import (
+    JsonFlag,
+    app,
+    check_weights_exist,
+    log_to_stderr,
+    print_line,
+    report_error,
+    wrong_call_for,
+)
 from deformable_detr.progress import show_progress
 
 if TYPE_CHECKING:
@@ -22,7 +30,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     Parameters
     ----------
     data
-        A folder with COCO annotations.
+        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
     weights
         "demo" for the packaged ones, a file, or "hf:owner/name".
     split
@@ -36,9 +44,10 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     as_json
         Print one object of JSON, and nothing else.
     """
+    log_to_stderr()
     check_weights_exist(weights)
 
-    from deformable_detr.data import CocoDataset, DataError, build_loader, eval_transform
+    from deformable_detr.data import DataError, DetectionDataset, build_loader, eval_transform
     from deformable_detr.detector import Detector
     from deformable_detr.evaluation import detect_all, match_names
     from deformable_detr.report import Subject, report_file, write_report
@@ -46,7 +55,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     with wrong_call_for(ValueError, OSError):
         page = report_file(report) if report else None
         detector = Detector(weights, device)
-        dataset = CocoDataset(data, split, eval_transform(detector.info.preprocessing))
+        dataset = DetectionDataset(data, split, eval_transform(detector.info.preprocessing))
         match = match_names(detector.names, dataset.names)
     for names, what in ((match.only_in_model, "only the weights know these classes, which are not counted"),
                         (match.only_in_data, "only the data set knows these classes, which count as missed")):

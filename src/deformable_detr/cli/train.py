@@ -12,6 +12,7 @@ from deformable_detr.cli.app import (
     WrongCallError,
     app,
     command_line,
+    is_first_process,
     log_to_stderr,
     print_line,
     report_error,
@@ -21,6 +22,8 @@ from deformable_detr.model.config import ModelConfig
 from deformable_detr.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from deformable_detr.data import DetectionDataset
+    from deformable_detr.structures import Preprocessing
     from deformable_detr.training import Training
     from deformable_detr.training.run_folder import RunFolder
     from deformable_detr.training.start import Start
@@ -47,7 +50,7 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     Parameters
     ----------
     data
-        A folder with COCO annotations of the splits train and val.
+        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
     preset
         Which of the published detectors.
     out
@@ -95,16 +98,30 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
 
 
 def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder") -> "Training":
-    from deformable_detr.data import CocoDataset, eval_transform, train_transform
+    from deformable_detr.data import DataFolder, DetectionDataset, eval_transform, train_transform
     from deformable_detr.training import Training
     from deformable_detr.weights import ModelInfo
 
-    preprocessing = start.preprocessing
-    training_data = CocoDataset(data, "train", train_transform(recipe.augmentation, preprocessing))
-    validation_data = CocoDataset(data, "val", eval_transform(preprocessing))
+    preprocessing, source = start.preprocessing, DataFolder(data)
+    training_data = DetectionDataset(source, "train", train_transform(recipe.augmentation, preprocessing))
+    validation_data = DetectionDataset(source, "val", eval_transform(preprocessing))
     model = start.model(training_data.names, recipe.seed)
+    _check(training_data, validation_data, preprocessing, model.config)
     info = ModelInfo(training_data.names, training_data.category_ids, preprocessing, _provenance(data))
     return Training(model, info, training_data, validation_data, recipe, folder)
+
+
+def _check(training_data: "DetectionDataset", validation_data: "DetectionDataset", preprocessing: "Preprocessing",
+           config: ModelConfig) -> None:
+    """Say what the annotations make one expect of the training. Raises DataError where it would be for nothing."""
+    from deformable_detr.data import Findings
+    from deformable_detr.data.check import Limits, check_splits
+
+    findings = Findings(strict=True)
+    splits = {"train": training_data.annotations, "val": validation_data.annotations}
+    check_splits(splits, Limits(preprocessing, config.num_queries, config.finest_stride), findings)
+    if is_first_process():
+        findings.log()
 
 
 def _flags(changes: dict[str, Any]) -> str:

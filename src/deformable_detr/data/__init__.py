@@ -4,20 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deformable_detr.data.annotations import Annotations, DataError, Picture, read_annotations
+    from deformable_detr.data.annotations import Annotations, Picture
     from deformable_detr.data.augmentation import train_transform
-    from deformable_detr.data.coco import CocoDataset, Sample, SampleKey
+    from deformable_detr.data.dataset import DetectionDataset, Sample, SampleKey
+    from deformable_detr.data.findings import DataError, Findings
+    from deformable_detr.data.folder import DataFolder
+    from deformable_detr.data.formats.coco import read_annotations
     from deformable_detr.data.loader import build_loader
     from deformable_detr.data.transforms import PictureTransform, eval_transform, prepare_picture
 
-__all__ = ["Annotations", "CocoDataset", "DataError", "Picture", "PictureTransform", "Sample", "SampleKey",
-           "build_loader", "eval_transform", "prepare_picture", "read_annotations", "train_transform"]
+__all__ = ["Annotations", "DataError", "DataFolder", "DetectionDataset", "Findings", "Picture", "PictureTransform",
+           "Sample", "SampleKey", "build_loader", "eval_transform", "prepare_picture", "read_annotations",
+           "train_transform"]
 
 # torchvision takes seconds to import: each name is fetched at its first use.
-_HOMES = {"Annotations": "annotations", "DataError": "annotations", "Picture": "annotations",
-          "read_annotations": "annotations", "CocoDataset": "coco", "Sample": "coco", "SampleKey": "coco",
-          "build_loader": "loader", "PictureTransform": "transforms", "eval_transform": "transforms",
-          "prepare_picture": "transforms", "train_transform": "augmentation"}
+_HOMES = {"Annotations": "annotations", "Picture": "annotations", "DetectionDataset": "dataset", "Sample": "dataset",
+          "SampleKey": "dataset", "DataError": "findings", "Findings": "findings", "DataFolder": "folder",
+          "read_annotations": "formats.coco", "build_loader": "loader", "PictureTransform": "transforms",
+          "eval_transform": "transforms", "prepare_picture": "transforms", "train_transform": "augmentation"}
 
 
 def __getattr__(name: str) -> Any:

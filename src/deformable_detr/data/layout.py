@@ -1,62 +1,109 @@
-"""Where a data set's annotation file and pictures lie on disk."""
+"""The files of a data set on disk: no name and no link leads out of its folder."""
 
-import reprlib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path, PurePath
 
-from deformable_detr.data.annotations import DataError, Picture
+from deformable_detr.data.annotations import Annotations
+from deformable_detr.data.documents import DocumentError, read_lines
+from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
+from deformable_detr.data.kinds import Kind
 
-NUM_NAMED = 3    # absent pictures named in the message
-
-
-def find_split(folder: Path, split: str) -> tuple[Path, Path]:
-    """The annotation file and the picture folder of a split such as "train" or "val".
-
-    Known are COCO's own layout and `train.json` (or `annotations/train.json`) beside `images/`.
-    Raises DataError when there is none.
-    """
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "nothing"
-        raise DataError(f"{folder}: expected the folder of a data set, got {got}")
-    layouts = [(folder / "annotations" / f"instances_{split}2017.json", folder / f"{split}2017"),
-               (folder / f"{split}.json", folder / "images"),
-               (folder / "annotations" / f"{split}.json", folder / "images")]
-    for annotation_file, picture_folder in layouts:
-        if annotation_file.is_file():
-            if not picture_folder.is_dir():
-                raise DataError(f"{annotation_file}: expected its pictures in the folder {picture_folder}, "
-                                f"got {'a file' if picture_folder.exists() else 'nothing'}")
-            return annotation_file, picture_folder
-    expected = ", ".join(str(file.relative_to(folder)) for file, _ in layouts)
-    raise DataError(f"{folder}: no annotation file for {split!r}: expected one of {expected}")
+# What tools and services call the splits.
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+               "test": "test", "testing": "test"}
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def picture_paths(annotation_file: Path, folder: Path, pictures: Sequence[Picture]) -> list[Path]:
-    """The file of every picture.
+class Fence:
+    """Tells what lies inside a data set: in its folder, or in a folder of pictures or labels which it links to."""
 
-    Raises DataError for a name that leads out of the folder, by itself or through a link, and for
-    pictures that are not there: their number and the first of them.
-    """
-    paths = [folder / picture.file_name for picture in pictures]
-    resolved = cache(Path.resolve)      # the folders are few, and each costs several system calls
-    root = folder.resolve()
-    absent = []
-    for picture, path in zip(pictures, paths, strict=True):
-        name = PurePath(picture.file_name)
+    def __init__(self, data: Path, *folders: Path) -> None:
+        self._roots = [folder.resolve() for folder in (data, *folders)]
+        self._resolved = cache(Path.resolve)    # the folders are few, and each costs several system calls
+
+    def holds(self, path: Path) -> bool:
+        """Whether there is such a file. Raises EntryError for one that lies outside."""
         try:
-            real = path.resolve() if path.is_symlink() else resolved(path.parent) / path.name
+            real = path.resolve() if path.is_symlink() else self._resolved(path.parent) / path.name
             there = real.is_file()
-        except (OSError, RuntimeError):     # a name too long, links that lead in a circle
-            real, there = root, False
-        if name.is_absolute() or ".." in name.parts or not real.is_relative_to(root):
-            raise DataError(f"{annotation_file}: picture {picture.id}: file_name: expected a file inside "
-                            f"{folder}, got {reprlib.repr(picture.file_name)}")
-        if not there:
-            absent.append(picture)
-    if absent:
-        named = ", ".join(f"{picture.file_name!r} (picture {picture.id})" for picture in absent[:NUM_NAMED])
-        more = ", ..." if len(absent) > NUM_NAMED else ""
-        raise DataError(f"{annotation_file}: {len(absent)} of {len(pictures)} listed pictures are not in "
-                        f"{folder}: {named}{more}")
-    return paths
+        except (OSError, RuntimeError, ValueError):     # a name too long, links that lead in a circle
+            return False
+        if there and not any(real.is_relative_to(root) for root in self._roots):
+            raise EntryError(Kind.NAME_REFUSED,
+                             f"expected a file inside {self._roots[0]}, got a link to {quoted(str(real))}")
+        return there
+
+
+def check_name(name: str) -> None:
+    """Raise EntryError for a file name that leads out of its folder, or that no terminal or list can hold."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise EntryError(Kind.NAME_REFUSED, f"file_name: expected a file inside the data set, got {quoted(name)}")
+    if CONTROL_CHARACTER.search(name):
+        raise EntryError(Kind.NAME_REFUSED, f"file_name: expected no control characters, got {quoted(name)}")
+
+
+def present(annotations: Annotations, folder: Path, data: Path, findings: Findings) -> Annotations:
+    """The annotations without those pictures of `folder` that are not there or lie outside, which are reported."""
+    fence, kept = Fence(data, folder), []
+    faults: dict[Kind, list[tuple[int, str]]] = {Kind.NAME_REFUSED: [], Kind.PICTURE_MISSING: []}
+    for index, picture in enumerate(annotations.pictures):
+        try:
+            check_name(picture.file_name)
+            if not fence.holds(folder / picture.file_name):
+                raise EntryError(Kind.PICTURE_MISSING, f"{quoted(picture.file_name)} is not in {folder}")
+            kept.append(index)
+        except EntryError as fault:
+            faults[fault.kind].append((index, fault.message))
+    for kind, found in faults.items():
+        findings.add_all(kind, len(found), ((annotations.place_of_picture(index), message)
+                                            for index, message in found))
+    return annotations if len(kept) == len(annotations.pictures) else annotations.subset(kept)
+
+
+def list_files(folder: Path, suffixes: Collection[str], data: Path, findings: Findings) -> list[str]:
+    """The files under a folder with one of these endings, in order, by their names from there.
+
+    Hidden ones do not count; those that lead out or whose names cannot be are reported.
+    """
+    fence, names = Fence(data, folder), []
+    for name, is_linked_folder in _walk(folder, suffixes):
+        try:
+            check_name(name)
+            if is_linked_folder:
+                raise EntryError(Kind.NAME_REFUSED, "expected a folder, got a link to one")
+            if fence.holds(folder / name):
+                names.append(name)
+            else:
+                findings.add(Kind.PICTURE_MISSING, Place(folder / name), "a link to nothing")
+        except EntryError as fault:
+            findings.add(fault.kind, Place(folder / name), fault.message)
+    return sorted(names)
+
+
+def read_list(file: Path, data: Path) -> list[tuple[int, str]]:
+    """The lines of a text file which are not empty, with their numbers. Raises DataError."""
+    try:
+        if not Fence(data).holds(file):
+            raise EntryError(Kind.ANNOTATION_FILE, "no such file")
+        return [(number, line.strip()) for number, line in enumerate(read_lines(file), start=1) if line.strip()]
+    except EntryError as fault:
+        stop(fault.kind, Place(file), fault.message)
+    except DocumentError as error:
+        stop(Kind.ANNOTATION_FILE, Place(file), str(error))
+
+
+def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """Such files, and with True the links to folders, which are not followed."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(parent).relative_to(folder)
+        for name in folders:
+            if Path(parent, name).is_symlink():
+                yield (inside / name).as_posix(), True
+        for name in files:
+            if PurePath(name).suffix.lower() in suffixes and not name.startswith("."):
+                yield (inside / name).as_posix(), False

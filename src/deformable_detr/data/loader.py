@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from deformable_detr.data.coco import CocoDataset, Sample, SampleKey
+from deformable_detr.data.dataset import DetectionDataset, Sample, SampleKey
 from deformable_detr.structures import ImageBatch, ImageSize, Target
 
 Batch = tuple[ImageBatch, list[Target]]
@@ -32,7 +32,7 @@ class Process:
     count: int = 1
 
 
-def build_loader(dataset: CocoDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
+def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
                  size_divisor: int | None = None, accumulate: int = 1, process: Process = Process(),
                  plain_from: int | None = None) -> DataLoader[Sample]:
     """A loader of (ImageBatch, list[Target]): every picture once an epoch, of which a process gets its share.
@@ -67,7 +67,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
     no canvases, all pictures are one group. Each process gets a part of a step, in batches of `batch_size`.
     """
 
-    def __init__(self, dataset: CocoDataset, batch_size: int, seed: int, accumulate: int = 1,
+    def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, accumulate: int = 1,
                  process: Process = Process(), plain_from: int | None = None) -> None:
         self.batch_size, self.process, self.plain_from = batch_size, process, plain_from
         self.step_size = batch_size * accumulate * process.count
@@ -153,7 +153,7 @@ def mixed_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-def _by_shape(dataset: CocoDataset, divisor: int) -> list[int]:
+def _by_shape(dataset: DetectionDataset, divisor: int) -> list[int]:
     """Picture indices, those of one padded shape together; the largest first, so that memory runs out at once
     or never."""
     def shape(index: int) -> ImageSize:

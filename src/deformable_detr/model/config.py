@@ -91,6 +91,11 @@ class ModelConfig:
         if self.look_forward_twice and not self.refine:
             raise ValueError("look_forward_twice: needs refine=True, since else no layer starts from another's boxes")
 
+    @property
+    def finest_stride(self) -> int:
+        """Pixels of a picture's side to one of the finest feature map."""
+        return (8, 16, 16 if self.dilation else 32)[-min(self.num_levels, 3)]
+
     def _check_types(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import numpy as np
 
 from deformable_detr import __version__
-from deformable_detr.data import CocoDataset
+from deformable_detr.data import DetectionDataset
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoCurves, CocoEvaluator, CocoMetrics
 from deformable_detr.report.classes import ClassRow, SizeRow, class_rows, size_rows
@@ -35,7 +35,7 @@ class Subject:
 
     detector: Detector
     weights: str                # as `--weights` takes them
-    data: CocoDataset
+    data: DetectionDataset
     evaluator: CocoEvaluator
     history: History | None = None
 
@@ -75,7 +75,7 @@ def build_content(subject: Subject, metrics: CocoMetrics, curves: CocoCurves) ->
     classes = class_rows(annotations, curves, outcomes)
     return Content(
         weights=subject.weights,
-        data=str(subject.data.annotation_file),
+        data=str(subject.data.annotations.file),
         num_pictures=len(annotations.pictures),
         num_objects=int(outcomes.counted.sum()),
         headline={name.replace("_", " "): value for name, value in asdict(metrics).items() if name != "per_class"},
@@ -149,7 +149,7 @@ def _provenance(subject: Subject) -> dict[str, str]:
     notes = list(subject.detector.info.provenance.items())[:MAX_NOTES]
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {"weights": subject.weights, **{f"trained: {name}": text for name, text in notes},
-            "evaluated on": str(subject.data.annotation_file),
+            "evaluated on": str(subject.data.annotations.file),
             "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             "versions": f"deformable-detr {__version__}, {packages}, Python {platform.python_version()} "
                         f"({platform.system()}, {platform.machine()})",

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, Int
 
-from deformable_detr.data import CocoDataset
+from deformable_detr.data import DetectionDataset
 from deformable_detr.drawing import Colour, draw_coloured
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.report.comparing import Comparison, compare, match
@@ -53,14 +53,14 @@ def choose(counts: Float[np.ndarray, "P 3"]) -> tuple[Int[np.ndarray, "worst"], 
     return worst, best[~np.isin(best, worst)][:NUM_PICTURES]
 
 
-def show(evaluator: CocoEvaluator, data: CocoDataset, pictures: Int[np.ndarray, "P"],
+def show(evaluator: CocoEvaluator, data: DetectionDataset, pictures: Int[np.ndarray, "P"],
          threshold: float) -> Iterator[Shown]:
     """These pictures with the detections that reach a score. Raises DataError for one that cannot be read."""
     for comparison in compare(evaluator, pictures):
         yield _show_picture(comparison.above(threshold), data)
 
 
-def _show_picture(comparison: Comparison, data: CocoDataset) -> Shown:
+def _show_picture(comparison: Comparison, data: DetectionDataset) -> Shown:
     record, crowd = data.annotations.pictures[comparison.picture], comparison.crowd
     names = [name[:MAX_LETTERS] for name in data.names]
     canvas = PIL.Image.fromarray(data.picture(comparison.picture))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from deformable_detr.data import build_loader
-from deformable_detr.data.coco import CocoDataset
+from deformable_detr.data.dataset import DetectionDataset
 from deformable_detr.data.loader import Batch, Process, TrainingBatches, mixed_seed
 from deformable_detr.detector import Detector
 from deformable_detr.evaluation import CocoMetrics, detect_all
@@ -47,8 +47,8 @@ class Training:
     the machine cannot follow.
     """
 
-    def __init__(self, model: DeformableDETR, info: ModelInfo, training_data: CocoDataset,
-                 validation_data: CocoDataset, recipe: Recipe, folder: RunFolder) -> None:
+    def __init__(self, model: DeformableDETR, info: ModelInfo, training_data: DetectionDataset,
+                 validation_data: DetectionDataset, recipe: Recipe, folder: RunFolder) -> None:
         if recipe.denoising_queries and not model.config.two_stage:
             raise ValueError("denoising_queries: expected 0 without two_stage, since only a two-stage detector starts "
                              f"from boxes, got {recipe.denoising_queries}")

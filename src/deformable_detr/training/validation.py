@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from deformable_detr.data.coco import CocoDataset
+from deformable_detr.data.dataset import DetectionDataset
 from deformable_detr.detector import Detector
 from deformable_detr.drawing import draw_boxes
 
@@ -15,7 +15,7 @@ THRESHOLD = 0.3     # low, so that a young model shows something
 GAP = 8
 
 
-def draw_validation(detector: Detector, data: CocoDataset, path: Path) -> None:
+def draw_validation(detector: Detector, data: DetectionDataset, path: Path) -> None:
     """Draw pictures spread over the data set: left the truth, right the detections."""
     chosen = np.linspace(0, len(data) - 1, min(NUM_PICTURES, len(data))).round().astype(int)
     rows = [_row(detector, data, int(index)) for index in chosen]
@@ -28,7 +28,7 @@ def draw_validation(detector: Detector, data: CocoDataset, path: Path) -> None:
     sheet.save(path)
 
 
-def _row(detector: Detector, data: CocoDataset, index: int) -> PIL.Image.Image:
+def _row(detector: Detector, data: DetectionDataset, index: int) -> PIL.Image.Image:
     picture = data.picture(index)
     boxes, labels = data.truth(index)
     truth = draw_boxes(picture, boxes.numpy(), [data.names[label] for label in labels], labels.numpy())

@@ -8,21 +8,21 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from synthetic import box, paint, picture
 
 from deformable_detr.boxes import cxcywh_to_xyxy
-from deformable_detr.data import CocoDataset, DataError, eval_transform
+from deformable_detr.data import DataError, DetectionDataset, eval_transform
 from deformable_detr.structures import Preprocessing
+from synthetic import box, paint, picture
 
 BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
 PLAIN = eval_transform(Preprocessing(size=30, max_size=40))    # leaves the synthetic pictures at their size
 
 
 def test_samples(write_data) -> None:
-    dataset = CocoDataset(write_data(), "train", PLAIN)
+    dataset = DetectionDataset(write_data(), "train", PLAIN)
     assert dataset.names == ("dog", "cat")
     assert dataset.category_ids == (5, 20)
-    assert dataset.annotation_file.name == "train.json"
+    assert dataset.annotations.file.name == "train.json"
     assert len(dataset) == 3
     image, target, _ = dataset[0]
     assert image.shape == (3, 30, 40)
@@ -33,7 +33,7 @@ def test_samples(write_data) -> None:
 
 
 def test_an_empty_picture_is_a_sample(write_data) -> None:
-    target = CocoDataset(write_data(), "train", PLAIN)[2].target
+    target = DetectionDataset(write_data(), "train", PLAIN)[2].target
     assert target.boxes.shape == (0, 4)
     assert target.labels.shape == (0,)
     assert target.labels.dtype == torch.int64
@@ -41,9 +41,9 @@ def test_an_empty_picture_is_a_sample(write_data) -> None:
 
 def test_evaluation_needs_only_its_split(write_data) -> None:
     folder = write_data("val")
-    assert len(CocoDataset(folder, "val", PLAIN)) == 3
-    with pytest.raises(DataError, match="no annotation file for 'train': expected one of annotations/"):
-        CocoDataset(folder, "train", PLAIN)
+    assert len(DetectionDataset(folder, "val", PLAIN)) == 3
+    with pytest.raises(DataError, match=r"no split 'train'; the COCO data set there has val$"):
+        DetectionDataset(folder, "train", PLAIN)
 
 
 def test_layouts(write_data, tmp_path: Path) -> None:
@@ -60,12 +60,12 @@ def test_layouts(write_data, tmp_path: Path) -> None:
     (beside / "train.json").write_text(text)
     (coco / "annotations" / "instances_train2017.json").write_text(text)
     for folder in (written, beside, coco):
-        assert CocoDataset(folder, "train", PLAIN)[1].target.image_id == 3
+        assert DetectionDataset(folder, "train", PLAIN)[1].target.image_id == 3
 
 
 def test_fixture_is_true_data() -> None:
     for split in ("train", "val"):
-        dataset = CocoDataset(BCCD, split, eval_transform(Preprocessing(size=120, max_size=160)))
+        dataset = DetectionDataset(BCCD, split, eval_transform(Preprocessing(size=120, max_size=160)))
         assert len(dataset) == 8
         assert dataset.names == ("RBC", "WBC", "Platelets")
         for image, target, _ in map(dataset.__getitem__, range(8)):
@@ -75,19 +75,19 @@ def test_fixture_is_true_data() -> None:
 
 def test_folders_that_are_not_there(tmp_path: Path, write_data) -> None:
     with pytest.raises(DataError, match="expected the folder of a data set, got nothing"):
-        CocoDataset(tmp_path / "nowhere", "train", PLAIN)
+        DetectionDataset(tmp_path / "nowhere", "train", PLAIN)
     folder = write_data()
     (folder / "images").rename(folder / "elsewhere")
     with pytest.raises(DataError, match=r"expected its pictures in the folder .*images, got nothing"):
-        CocoDataset(folder, "train", PLAIN)
+        DetectionDataset(folder, "train", PLAIN)
 
 
 def test_absent_pictures_are_counted_before_time_is_spent(write_data) -> None:
     images = [picture(number, f"{number}.png", 40, 30) for number in range(5)]
     folder = write_data(images=[*images, picture(7, "a.png", 40, 30)], annotations=[])
-    words = r"5 of 6 listed pictures are not in .*: '0.png' \(picture 0\), .*, \.\.\.$"
+    words = r"train.json: picture 0: '0.png' is not in .*images \(and 4 more like it\)$"
     with pytest.raises(DataError, match=words):
-        CocoDataset(folder, "train", PLAIN)
+        DetectionDataset(folder, "train", PLAIN)
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/hostname", "images/../../a.png"])
@@ -95,22 +95,23 @@ def test_file_names_that_leave_the_folder(write_data, name: str) -> None:
     folder = write_data(images=[picture(7, name, 40, 30)], annotations=[])
     paint(folder / "a.png", 40, 30)
     with pytest.raises(DataError, match="picture 7: file_name: expected a file inside"):
-        CocoDataset(folder, "train", PLAIN)
+        DetectionDataset(folder, "train", PLAIN)
 
 
 def test_links_that_lead_out(write_data) -> None:
     folder = write_data(images=[picture(7, "link.png", 40, 30)], annotations=[])
-    paint(folder / "outside.png", 40, 30)
-    (folder / "images" / "link.png").symlink_to(folder / "outside.png")
-    with pytest.raises(DataError, match="picture 7: file_name: expected a file inside"):
-        CocoDataset(folder, "train", PLAIN)
+    paint(folder.parent / "outside.png", 40, 30)
+    (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
+    with pytest.raises(DataError, match=r"picture 7: expected a file inside .*, got a link to .*outside.png"):
+        DetectionDataset(folder, "train", PLAIN)
 
 
 def test_linked_folders_lead_out_too(write_data, tmp_path: Path) -> None:
     folder = write_data(images=[picture(7, "sub/a.png", 40, 30)], annotations=[])
+    paint(tmp_path / "a.png", 40, 30)
     (folder / "images" / "sub").symlink_to(tmp_path)
-    with pytest.raises(DataError, match="picture 7: file_name: expected a file inside"):
-        CocoDataset(folder, "train", PLAIN)
+    with pytest.raises(DataError, match="picture 7: expected a file inside"):
+        DetectionDataset(folder, "train", PLAIN)
 
 
 def test_links_within_and_a_linked_picture_folder_are_fine(write_data) -> None:
@@ -118,15 +119,15 @@ def test_links_within_and_a_linked_picture_folder_are_fine(write_data) -> None:
     (folder / "images" / "link.png").symlink_to("a.png")
     (folder / "images").rename(folder / "disk")
     (folder / "images").symlink_to(folder / "disk")
-    assert CocoDataset(folder, "train", PLAIN)[0].image.shape == (3, 30, 40)
+    assert DetectionDataset(folder, "train", PLAIN)[0].image.shape == (3, 30, 40)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "circle.png", "a.png/b.png", "."])
 def test_names_that_no_file_can_have(write_data, name: str) -> None:
     folder = write_data(images=[picture(7, name, 40, 30)], annotations=[])
     (folder / "images" / "circle.png").symlink_to("circle.png")
-    with pytest.raises(DataError, match=r"1 of 1 listed pictures are not in|expected a file inside"):
-        CocoDataset(folder, "train", PLAIN)
+    with pytest.raises(DataError, match=r"picture 7: .* is not in "):
+        DetectionDataset(folder, "train", PLAIN)
 
 
 def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,14 +138,14 @@ def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pyte
         box(6, 7, 20, [30, 20, 10.4, 10.2]),                                 # rounding
         box(7, 7, 5, [0, 0, 40, 30], iscrowd=1), box(8, 7, 5, [0, 0, 0, 0], iscrowd=1)])
     with caplog.at_level(logging.WARNING, "deformable_detr"):
-        dataset = CocoDataset(folder, "train", PLAIN)
+        dataset = DetectionDataset(folder, "train", PLAIN)
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 3
-    assert all(message.startswith(f"{dataset.annotation_file}: ") for message in said)
-    assert "2 boxes have no area; they are left out of training (first: annotation 1)" in said[0]
-    assert "1 boxes lie outside their picture; they are left out of training (first: annotation 3)" in said[1]
-    assert "2 boxes reach outside their picture; they are clipped to it for " in said[2]
-    assert said[2].endswith("(first: annotation 4)")
+    where = dataset.annotations.file
+    assert [message.partition(": x ")[0] for message in said] == [
+        f"boxes without area, which are left out of training: 1 (first: {where}: annotation 1",
+        f"boxes whose corners are swapped, which are left out of training: 1 (first: {where}: annotation 2",
+        f"boxes outside their picture, which are left out of training: 1 (first: {where}: annotation 3",
+        f"boxes that reach outside their picture, which are clipped for training: 2 (first: {where}: annotation 4"]
     boxes, labels = dataset.truth(0)
     assert boxes.tolist() == [[30, 20, 40, 30], [0, 2, 5, 10], [30, 20, 40, 30]]
     assert labels.tolist() == [1, 0, 1]
@@ -162,13 +163,13 @@ def test_the_listed_size_says_which_way_round(write_data, orientation: int, list
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     paint(folder / "images" / "turned.jpg", 40, 30, exif=exif, quality=95)
-    pixels = CocoDataset(folder, "train", PLAIN).picture(0)
+    pixels = DetectionDataset(folder, "train", PLAIN).picture(0)
     assert pixels.shape[1::-1] == listed_size
     np.testing.assert_allclose(pixels[0, 0, :2].astype(int), top_left, atol=30)
 
 
 def test_a_picture_of_another_size(write_data) -> None:
-    dataset = CocoDataset(write_data(images=[picture(7, "a.png", 41, 30)], annotations=[]), "train", PLAIN)
+    dataset = DetectionDataset(write_data(images=[picture(7, "a.png", 41, 30)], annotations=[]), "train", PLAIN)
     with pytest.raises(DataError, match=r"picture 7: expected 41 x 30 pixels, got 40 x 30 in .*a.png"):
         dataset[0]
 
@@ -177,7 +178,7 @@ def test_a_picture_of_another_size(write_data) -> None:
 def test_a_file_that_is_no_picture(write_data, content: bytes) -> None:
     folder = write_data()
     (folder / "images" / "a.png").write_bytes(content)
-    dataset = CocoDataset(folder, "train", PLAIN)
+    dataset = DetectionDataset(folder, "train", PLAIN)
     with pytest.raises(DataError, match=r"train.json: picture 7: .*a.png"):
         dataset[0]
     assert dataset[1].image.shape == (3, 40, 30)
@@ -189,7 +190,7 @@ def test_a_truncated_picture(write_data) -> None:
     whole = (folder / "images" / "cut.jpg").read_bytes()
     (folder / "images" / "cut.jpg").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(DataError, match=r"picture 7: .*cut.jpg"):
-        CocoDataset(folder, "train", PLAIN)[0]
+        DetectionDataset(folder, "train", PLAIN)[0]
 
 
 def test_unusual_pictures_train(write_data) -> None:
@@ -198,15 +199,15 @@ def test_unusual_pictures_train(write_data) -> None:
     PIL.Image.new("L", (9, 7), 99).save(folder / "images" / "grey.png")
     paint(folder / "images" / "dot.png", 1, 1)
     paint(folder / "images" / "line.png", 1, 400)
-    dataset = CocoDataset(folder, "train", PLAIN)
+    dataset = DetectionDataset(folder, "train", PLAIN)
     assert [tuple(dataset[index].image.shape) for index in range(3)] == [(3, 30, 38), (3, 30, 30), (3, 40, 1)]
 
 
 def test_nothing_of_the_truth_is_changed_by_use(write_data) -> None:
-    dataset = CocoDataset(write_data(), "train", PLAIN)
+    dataset = DetectionDataset(write_data(), "train", PLAIN)
     before = dataset.truth(0)[0].clone()
     first = dataset[0].target.boxes
     torch.testing.assert_close(dataset[0].target.boxes, first)
     torch.testing.assert_close(dataset.truth(0)[0], before)
     np.testing.assert_array_equal(dataset.annotations.boxes[0], [2, 3, 10, 12])
-    assert json.loads(dataset.annotation_file.read_text())["annotations"][0]["bbox"] == [2, 3, 10, 12]
+    assert json.loads(dataset.annotations.file.read_text())["annotations"][0]["bbox"] == [2, 3, 10, 12]

@@ -1,6 +1,5 @@
-"""A split of a COCO data set as samples to train on or to evaluate with."""
+"""A split of a data set as samples to train on or to evaluate with."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,16 +10,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deformable_detr.data.annotations import Annotations, DataError, read_annotations
-from deformable_detr.data.layout import find_split, picture_paths
+from deformable_detr.data.findings import DataError, Findings
+from deformable_detr.data.folder import DataFolder
 from deformable_detr.data.mosaic import Annotated, mosaic
+from deformable_detr.data.targets import training_targets
 from deformable_detr.data.transforms import PictureTransform
 from deformable_detr.pictures import PictureError, read_picture
 from deformable_detr.structures import ImageSize, Target
-
-logger = logging.getLogger(__name__)
-
-ROUNDING = 1.0    # pixels by which a box may leave its picture without a warning: tools round
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +37,21 @@ class Sample(NamedTuple):
     canvas: ImageSize | None
 
 
-class CocoDataset(Dataset[Sample]):
-    """One split of the data set in `folder`; index it by number or by SampleKey.
+class DetectionDataset(Dataset[Sample]):
+    """One split of the data set in `data`, a folder; index it by number or by SampleKey.
 
     Targets leave out crowds and boxes without area and clip the others to the picture; pictures
     without objects stay. `annotations` keeps the file's own words for evaluation.
     Raises DataError as soon as it is built, when the annotations are faulty or pictures are absent.
     """
 
-    def __init__(self, folder: str | Path, split: str, transform: PictureTransform) -> None:
-        annotation_file, picture_folder = find_split(Path(folder), split)
-        self.annotations = read_annotations(annotation_file)
-        self.paths = picture_paths(annotation_file, picture_folder, self.annotations.pictures)
+    def __init__(self, data: DataFolder | str | Path, split: str, transform: PictureTransform) -> None:
+        findings = Findings(strict=True)
+        folder = data if isinstance(data, DataFolder) else DataFolder(data, findings)
+        self.annotations = folder.read(split, findings)
+        self.targets = training_targets(self.annotations, findings)
         self.transform = transform
-        self._boxes, self._labels, self._starts = _training_targets(self.annotations)
-
-    @property
-    def annotation_file(self) -> Path:
-        return self.annotations.file
+        findings.log()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,12 +64,12 @@ class CocoDataset(Dataset[Sample]):
         return self.annotations.category_ids
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.annotations.pictures)
 
     def truth(self, index: int) -> tuple[Float[Tensor, "T 4"], Int64[Tensor, "T"]]:
         """Boxes, xyxy in pixels of the picture, and class indices to train on."""
-        rows = slice(self._starts[index], self._starts[index + 1])
-        return torch.from_numpy(self._boxes[rows]), torch.from_numpy(self._labels[rows])
+        rows = slice(self.targets.starts[index], self.targets.starts[index + 1])
+        return torch.from_numpy(self.targets.boxes[rows]), torch.from_numpy(self.targets.labels[rows])
 
     def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """The picture the way round that the annotations mean.
@@ -84,16 +77,18 @@ class CocoDataset(Dataset[Sample]):
         Annotation tools differ in whether they obey EXIF, so the size they wrote down decides; where it
         tells nothing, upright. Raises DataError when the file is no picture, or of another size.
         """
-        record, path = self.annotations.pictures[index], self.paths[index]
+        record, place = self.annotations.pictures[index], self.annotations.place_of_picture(index)
         try:
-            picture = read_picture(path)
+            source = self.annotations.store.source(record)
+            picture = read_picture(source)
             if picture.shape[:2] != record.size:
-                picture = read_picture(path, upright=False)
+                picture = read_picture(source, upright=False)
         except PictureError as error:
-            raise DataError(f"{self.annotation_file}: picture {record.id}: {error}") from error
+            named = str(error) if str(error).startswith(str(place)) else f"{place}: {error}"
+            raise DataError(named) from error
         if picture.shape[:2] != record.size:
-            raise DataError(f"{self.annotation_file}: picture {record.id}: expected {record.width} x "
-                            f"{record.height} pixels, got {picture.shape[1]} x {picture.shape[0]} in {path}")
+            raise DataError(f"{place}: expected {record.width} x {record.height} pixels, got "
+                            f"{picture.shape[1]} x {picture.shape[0]} in {record.file_name}")
         return picture
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
@@ -113,29 +108,3 @@ class CocoDataset(Dataset[Sample]):
     def annotated(self, index: int) -> Annotated:
         """The picture and what there is to find in it."""
         return Annotated(self.picture(index), *self.truth(index))
-
-
-def _training_targets(annotations: Annotations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (T, 4), float32 xyxy, and labels (T,); rows starts[i]:starts[i + 1] belong to picture i."""
-    corner, size = annotations.boxes[:, :2], annotations.boxes[:, 2:]
-    extents = np.array([(picture.width, picture.height) for picture in annotations.pictures], np.float64)
-    limit = extents[annotations.picture_index]
-    clipped = np.concatenate([np.clip(corner, 0, limit), np.clip(corner + size, 0, limit)], axis=1)
-    boxes = clipped.astype(np.float32)
-    thing = ~annotations.crowd
-    empty = thing & (size <= 0).any(1)
-    left = thing & ~empty & (boxes[:, 2:] <= boxes[:, :2]).any(1)
-    over = thing & ~empty & ~left & ((corner < -ROUNDING) | (corner + size > limit + ROUNDING)).any(1)
-    _warn(annotations, empty, "boxes have no area; they are left out of training")
-    _warn(annotations, left, "boxes lie outside their picture; they are left out of training")
-    _warn(annotations, over, "boxes reach outside their picture; they are clipped to it for training")
-    rows = np.flatnonzero(thing & ~empty & ~left)
-    rows = rows[np.argsort(annotations.picture_index[rows], kind="stable")]
-    starts = np.searchsorted(annotations.picture_index[rows], np.arange(len(annotations.pictures) + 1))
-    return boxes[rows], annotations.labels[rows], starts
-
-
-def _warn(annotations: Annotations, found: np.ndarray, what: str) -> None:
-    if found.any():
-        logger.warning("%s: %d %s (first: annotation %d)", annotations.file, found.sum(), what,
-                       annotations.ids[found.argmax()])

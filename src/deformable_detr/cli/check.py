@@ -1,0 +1,127 @@
+"""`ddetr check`: what is wrong with a data set, before an hour is spent on it?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, wrong_call_for
+
+if TYPE_CHECKING:
+    from deformable_detr.data.check import Checkup
+
+Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+
+SHEET = Path("check.png")
+UNBROKEN = 100_000   # characters of a line in a file or a pipe
+
+
+@app.command
+def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: Path | None = None, show: Count = 5,
+          size: Count = 800, max_size: Count | None = None, num_queries: Count = 300, as_json: JsonFlag = False) -> int:
+    """Find what is wrong with a data set, and say what to do about it.
+
+    Ends with 1 where there are errors, with 0 where there are warnings alone.
+
+    Parameters
+    ----------
+    data
+        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
+    fast
+        Look at the annotations alone, at no picture.
+    fix
+        Write a copy into this new folder, in COCO's format: mended where that is certain, without the rest.
+    sheet
+        The PNG file for statistics and a contact sheet; by default "check.png", with --json none.
+    show
+        How many findings of a kind to print; --json gives all.
+    size
+        Pixels of a picture's short side in the training to come.
+    max_size
+        Pixels that the long side may have; by default 5/3 of the size.
+    num_queries
+        Objects that the model will be able to find in a picture.
+    as_json
+        Print one object of JSON, and nothing else.
+    """
+    if fix is not None:
+        _check_fix(fix, data, fast)
+    sheet = _place_of_sheet(sheet, data, as_json)
+
+    from deformable_detr.data.check import Limits, check_data
+    from deformable_detr.structures import Preprocessing
+
+    with wrong_call_for(ValueError):
+        limits = Limits(Preprocessing(size, max_size or max(size, round(size * 5 / 3))), num_queries)
+        checkup = check_data(data, limits, fast=fast)
+    done = None
+    with wrong_call_for(OSError):
+        if fix and checkup.looks:
+            from deformable_detr.data.check.fix import write_fixed
+
+            done = write_fixed(checkup.splits, checkup.looks, fix)
+        if sheet and checkup.splits:
+            from deformable_detr.data.check.sheet import draw_sheet
+
+            sheet.write_bytes(draw_sheet(checkup.splits, limits))
+    if as_json:
+        fixed = None if done is None else {"folder": str(fix), "done": done}
+        print_line(json.dumps({**checkup.to_dict(), "fixed": fixed}))
+    else:
+        _print_text(checkup, show)
+        if done is not None:
+            print_line(f"{fix}: a cleaned copy; " + (", ".join(f"{number} {what}" for what, number in done.items())
+                                                     or "nothing was to be mended"))
+        if sheet and checkup.splits:
+            print_line(f"{sheet}: statistics and a contact sheet")
+    return 1 if checkup.findings.count("error") else 0
+
+
+def _check_fix(fix: Path, data: Path, fast: bool) -> None:
+    """Refuse a place for the copy that would touch the data set, or anything else."""
+    if fast:
+        raise WrongCallError("--fix: it has to look at the pictures; leave out --fast")
+    if fix.is_file() or (fix.is_dir() and any(fix.iterdir())):
+        raise WrongCallError(f"--fix: expected a new or empty folder, got {fix}")
+    if _is_inside(fix, data) or _is_inside(data, fix):
+        raise WrongCallError(f"--fix: expected a folder outside of the data set, got {fix}")
+
+
+def _place_of_sheet(sheet: Path | None, data: Path, as_json: bool) -> Path | None:
+    """Where the sheet goes, which is never into the data set."""
+    if sheet and _is_inside(sheet, data):
+        raise WrongCallError(f"--sheet: expected a file outside of the data set, got {sheet}")
+    if sheet and (sheet.is_dir() or not sheet.parent.is_dir()):
+        raise WrongCallError(f"--sheet: expected a file in a folder that exists, got {sheet}")
+    return sheet or (None if as_json or _is_inside(SHEET, data) else SHEET)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _print_text(checkup: "Checkup", show: int) -> None:
+    """The splits, then each kind of finding with some of its places and what to do."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNBROKEN
+    console.print(Text(f"{checkup.data}: {checkup.format or 'not read'}"))
+    for split, numbers in checkup.to_dict()["splits"].items():
+        console.print(Text(f"  {split:<6}{numbers['pictures']:>9} pictures{numbers['objects']:>10} objects"
+                           f"{numbers['empty_pictures']:>9} pictures without objects"))
+    if checkup.is_drawn:
+        console.print(Text("  there is no val: it is drawn from train, always the same pictures"))
+    for kind, count, found in checkup.findings.groups():
+        style = "bold red" if kind.severity == "error" else "bold yellow"
+        console.print(Text.assemble((f"{kind.severity} {kind.code}", style), f"  {kind.title}: {count}"))
+        for finding in found[:show]:
+            console.print(Text(f"    {finding}"))
+        if count > show:
+            console.print(Text(f"    ... and {count - show} more", style="dim"))
+        console.print(Text(f"    -> {kind.advice}", style="cyan"))
+    errors, warnings = (checkup.findings.count(severity) for severity in ("error", "warning"))
+    console.print(Text(f"errors: {errors}, warnings: {warnings}"))

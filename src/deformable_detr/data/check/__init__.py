@@ -1,0 +1,106 @@
+"""What is wrong with a data set: a fast part, from the annotations alone, and a look at every picture."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deformable_detr.data.annotations import Annotations
+from deformable_detr.data.check.classes import check_classes
+from deformable_detr.data.check.duplicates import check_duplicates
+from deformable_detr.data.check.limits import Limits
+from deformable_detr.data.check.objects import check_objects
+from deformable_detr.data.check.pictures import Looks, look_at_all
+from deformable_detr.data.findings import DataError, Finding, Findings
+from deformable_detr.data.folder import DataFolder
+from deformable_detr.data.targets import find_box_faults, report_boxes
+
+__all__ = ["Checkup", "Limits", "check_data", "check_splits"]
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was found out about a data set."""
+
+    data: Path
+    format: str | None                      # None where nothing could be read
+    is_drawn: bool                          # whether val is a share of train
+    splits: dict[str, Annotations]          # without what is at fault
+    looks: Looks | None                     # None where no picture was looked at
+    findings: Findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "data": str(self.data), "format": self.format, "val_is_drawn": self.is_drawn,
+            "splits": {split: {"pictures": len(annotations.pictures), "objects": len(annotations.boxes),
+                               "empty_pictures": num_empty(annotations),
+                               "classes": dict(zip(annotations.names, np.bincount(
+                                   annotations.labels, minlength=len(annotations.names)).tolist(), strict=True))}
+                       for split, annotations in self.splits.items()},
+            "errors": self.findings.count("error"), "warnings": self.findings.count("warning"),
+            "findings": [{"code": kind.code, "severity": kind.severity, "title": kind.title, "advice": kind.advice,
+                          "count": count, "places": [_place(finding) for finding in kept]}
+                         for kind, count, kept in self.findings.groups()]}
+
+
+def num_empty(annotations: Annotations) -> int:
+    """Pictures without objects."""
+    return len(annotations.pictures) - len(np.unique(annotations.picture_index))
+
+
+def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
+    """Everything that is wrong with the data set in a folder; `fast`, without its pictures.
+
+    Raises DataError where there is no data set.
+    """
+    findings = Findings()
+    try:
+        folder = DataFolder(data, findings)
+    except DataError as error:
+        _take(error, findings)
+        return Checkup(data, None, False, {}, None, findings)
+    splits = _read_splits(folder, findings)
+    check_splits(splits, limits, findings)
+    looks = None
+    if not fast:
+        looks = look_at_all(splits, findings)
+        check_duplicates(splits, looks, findings)
+    return Checkup(data, folder.source.format, folder.is_drawn, splits, looks, findings)
+
+
+def check_splits(splits: Mapping[str, Annotations], limits: Limits, findings: Findings) -> None:
+    """The fast part: report what the annotations tell beyond what reading them has."""
+    if splits:
+        check_classes(splits, findings)
+    for annotations in splits.values():
+        check_objects(annotations, find_box_faults(annotations), limits, findings)
+
+
+def _read_splits(folder: DataFolder, findings: Findings) -> dict[str, Annotations]:
+    """What can be read of every split; what is at fault, boxes included, is reported."""
+    splits: dict[str, Annotations] = {}
+    for split in folder.splits:
+        try:
+            splits[split] = folder.read(split, findings)
+        except DataError as error:
+            _take(error, findings)
+            if folder.is_drawn:     # val would fail like train
+                break
+        else:
+            report_boxes(splits[split], find_box_faults(splits[split]), findings)
+    return splits
+
+
+def _take(error: DataError, findings: Findings) -> None:
+    """Report what stopped a reading. Raises the error again where it is not about the data set's content."""
+    if error.finding is None:
+        raise error
+    findings.add(error.finding.kind, error.finding.place, error.finding.message)
+
+
+def _place(finding: Finding) -> dict[str, Any]:
+    place = finding.place
+    return {"file": str(place.file), "line": place.line, "entry": place.entry or None, "message": finding.message}

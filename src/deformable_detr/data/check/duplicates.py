@@ -1,0 +1,72 @@
+"""Pictures that come twice, or look as if they did: within a split, and worse, in two of them."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from deformable_detr.data.annotations import Annotations
+from deformable_detr.data.check.pictures import GRID, Looks
+from deformable_detr.data.findings import Findings, Place
+from deformable_detr.data.kinds import Kind
+
+# Of the 256 points of two fingerprints that may differ. Copies of photographs made smaller, compressed, or changed
+# in brightness differ by up to 31 of them, different ones of the same set by 38 and more.
+MAX_DIFFERENT = 32
+AT_ONCE = 1024          # pictures compared with all before them
+
+
+def check_duplicates(splits: Mapping[str, Annotations], looks: Looks, findings: Findings) -> None:
+    """Report pictures with the bytes of an earlier one, and those that look like one."""
+    copies = dict(find_copies(looks))
+    for number, original in copies.items():
+        crosses = _crosses(looks, number, original)
+        if crosses or _place(splits, looks, number) != _place(splits, looks, original):    # not only listed twice
+            kind = Kind.PICTURE_LEAK if crosses else Kind.PICTURE_DUPLICATE
+            _report(kind, "has the bytes of", splits, looks, number, original, findings)
+    for number, original in _find_alike(looks, set(copies)):
+        kind = Kind.PICTURE_SIMILAR_LEAK if _crosses(looks, number, original) else Kind.PICTURE_SIMILAR
+        _report(kind, "looks like", splits, looks, number, original, findings)
+
+
+def find_copies(looks: Looks) -> Iterator[tuple[int, int]]:
+    """Pictures with the bytes of an earlier one, and the first of those, by their numbers over all splits."""
+    first: dict[bytes, int] = {}
+    for number, look in enumerate(looks.looks):
+        if look and first.setdefault(look.digest, number) != number:
+            yield number, first[look.digest]
+
+
+def _find_alike(looks: Looks, copies: set[int]) -> Iterator[tuple[int, int]]:
+    """Pictures that look like an earlier one, and the likest of those, of another split if there is one."""
+    numbers = np.array([number for number, look in enumerate(looks.looks)
+                        if look and look.fingerprint is not None and number not in copies], np.int64)
+    if not len(numbers):
+        return
+    prints = np.stack([looks.looks[number].fingerprint for number in numbers])  # type: ignore[union-attr]
+    signs = np.where(prints, 1, -1).astype(np.float32)
+    names = [split for split, _ in looks.places]
+    split_of = np.array([names.index(names[number]) for number in numbers])
+    for start in range(0, len(numbers), AT_ONCE):
+        end = min(start + AT_ONCE, len(numbers))
+        different = (GRID * GRID - signs[start:end] @ signs[:end].T) / 2
+        different[np.triu_indices(end - start, start, end)] = np.inf     # oneself, and those behind
+        rank = different + np.where(split_of[start:end, None] == split_of[None, :end], GRID * GRID, 0)
+        rank[different > MAX_DIFFERENT] = np.inf
+        for row in np.flatnonzero(np.isfinite(rank).any(1)):
+            yield int(numbers[start + row]), int(numbers[rank[row].argmin()])
+
+
+def _crosses(looks: Looks, number: int, original: int) -> bool:
+    return looks.places[number][0] != looks.places[original][0]
+
+
+def _place(splits: Mapping[str, Annotations], looks: Looks, number: int) -> Place:
+    split, index = looks.places[number]
+    return splits[split].store.place(splits[split].pictures[index])
+
+
+def _report(kind: Kind, verb: str, splits: Mapping[str, Annotations], looks: Looks, number: int, original: int,
+            findings: Findings) -> None:
+    (split, index), (other_split, other_index) = looks.places[number], looks.places[original]
+    name, other = splits[split].pictures[index].file_name, splits[other_split].pictures[other_index].file_name
+    findings.add(kind, splits[split].place_of_picture(index), f"{name} of {split} {verb} {other} of {other_split}")

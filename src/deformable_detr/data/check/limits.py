@@ -1,0 +1,14 @@
+"""What the model will be able to see, which some findings depend on."""
+
+from dataclasses import dataclass, field
+
+from deformable_detr.structures import Preprocessing
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The published detector's by default."""
+
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)     # what size pictures will have
+    num_queries: int = 300          # objects that it can find in a picture
+    stride: int = 8                 # pixels of a resized picture's side to one of the finest map

@@ -1,0 +1,54 @@
+"""Objects that are given twice, too small to be seen, or too many to be found."""
+
+from collections import Counter
+
+import numpy as np
+
+from deformable_detr.data.annotations import Annotations
+from deformable_detr.data.check.limits import Limits
+from deformable_detr.data.findings import Findings
+from deformable_detr.data.kinds import Kind
+from deformable_detr.data.targets import BoxFaults, report_rows
+
+ROUNDING = 1000     # boxes that differ by less than a thousandth of a pixel are the same
+
+
+def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, findings: Findings) -> None:
+    """Report such objects of a split."""
+    duplicate, other_class = find_duplicates(annotations)
+    report_rows(Kind.BOX_DUPLICATE, annotations, duplicate, findings)
+    report_rows(Kind.BOX_TWO_CLASSES, annotations, other_class, findings)
+    report_rows(Kind.BOX_TINY, annotations, _tiny(annotations, faults, limits), findings)
+    counts = np.bincount(annotations.picture_index[faults.usable], minlength=len(annotations.pictures))
+    many = np.flatnonzero(counts > limits.num_queries).tolist()
+    names = [picture.file_name for picture in annotations.pictures]
+    queries = f"the model has {limits.num_queries} queries"
+    findings.add_all(Kind.OBJECTS_MANY, len(many), (
+        (annotations.place_of_picture(index), f"{counts[index]} objects in {names[index]}, {queries}")
+        for index in many))
+    places = [annotations.store.place(picture) for picture in annotations.pictures]
+    listed = Counter(places)
+    twice = [index for index, place in enumerate(places) if listed[place] > 1]
+    findings.add_all(Kind.PICTURE_TWICE, len(twice), (
+        (annotations.place_of_picture(index), f"{names[index]} is listed {listed[places[index]]} times")
+        for index in twice))
+
+
+def find_duplicates(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
+    """Which objects have the box of an earlier one of their picture: of the same class, and of another. (T,) each"""
+    duplicate, other_class = np.zeros((2, len(annotations.boxes)), bool)
+    keys = np.column_stack([annotations.picture_index, np.rint(annotations.boxes * ROUNDING)])
+    order = np.lexsort((annotations.labels, *keys.T))
+    same_box = (keys[order][1:] == keys[order][:-1]).all(1)
+    same_class = annotations.labels[order][1:] == annotations.labels[order][:-1]
+    duplicate[order[1:][same_box & same_class]] = True
+    other_class[order[1:][same_box & ~same_class]] = True
+    return duplicate & ~annotations.crowd, other_class & ~annotations.crowd
+
+
+def _tiny(annotations: Annotations, faults: BoxFaults, limits: Limits) -> np.ndarray:
+    """(T,) Which objects have both sides below a pixel of the finest map, once the picture has been resized."""
+    scales = np.array([limits.preprocessing.resized(picture.size)[0] / picture.height
+                       for picture in annotations.pictures])
+    sides = annotations.boxes[:, 2:].max(1) * scales[annotations.picture_index]
+    return faults.usable & ~faults.fractions & (sides < limits.stride)

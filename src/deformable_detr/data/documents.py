@@ -1,0 +1,144 @@
+"""JSON, YAML, XML and lines of text, read from files that are not trusted: bounded, and nothing in them is obeyed."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+import yaml
+
+MAX_BYTES = 16 * 2**20      # of an XML or text file; a picture's labels are some kilobytes
+MAX_YAML_BYTES = 2**20      # read slowly and into much memory; 20 000 names fit
+MAX_XML_DEPTH = 32
+MAX_XML_ELEMENTS = 200_000
+
+
+class DocumentError(ValueError):
+    """A file that cannot be read, or is not what it should be; where it is known, the line."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+@dataclass
+class Element:
+    """An XML element."""
+
+    name: str
+    line: int
+    text: str = ""
+    children: list["Element"] = field(default_factory=list)
+
+    def find(self, name: str) -> "Element | None":
+        """The first child of that name."""
+        return next((child for child in self.children if child.name == name), None)
+
+    def text_of(self, name: str) -> str | None:
+        """The text of the first child of that name, without the space around it."""
+        child = self.find(name)
+        return None if child is None else child.text.strip()
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file. Raises DocumentError."""
+    content = _read(file)
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise DocumentError("its JSON is nested too deeply") from None
+    except ValueError as error:     # broken JSON, broken UTF-8, numbers of thousands of digits
+        raise DocumentError(f"not valid JSON: {error}", getattr(error, "lineno", None)) from error
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 text file. Raises DocumentError."""
+    try:
+        return re.split("\r\n|\n|\r", _read(file, MAX_BYTES).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"not UTF-8 text: {error}") from error
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file as texts, lists and mappings: `no` stays "no", 1 becomes "1".
+
+    Raises DocumentError, for aliases too: a few lines of them can stand for more than any memory holds.
+    """
+    try:
+        return yaml.load(_read(file, MAX_YAML_BYTES).decode("utf-8-sig"), _TextLoader)
+    except RecursionError:
+        raise DocumentError("its YAML is nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise DocumentError(f"not valid YAML: {error.problem}", line) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DocumentError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+class _TextLoader(yaml.BaseLoader):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are refused", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_xml(file: Path) -> Element:
+    """The root element of an XML file. Raises DocumentError, for a document type with its entities too."""
+    builder, content = _Builder(), _read(file, MAX_BYTES)
+    try:
+        builder.parser.Parse(content, True)
+    except expat.ExpatError as error:
+        raise DocumentError(f"not valid XML: {expat.ErrorString(error.code)}", error.lineno) from error
+    except DocumentError:
+        raise
+    except (LookupError, ValueError) as error:   # an encoding that expat does not know
+        raise DocumentError(f"not valid XML: {error}") from error
+    return builder.root.children[0]
+
+
+class _Builder:
+    """Makes elements of what expat reports."""
+
+    def __init__(self) -> None:
+        self.root = Element("", 0)
+        self.open = [self.root]
+        self.num_elements = 0
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self.start
+        self.parser.EndElementHandler = lambda _: self.open.pop()
+        self.parser.CharacterDataHandler = self.text
+        self.parser.StartDoctypeDeclHandler = self.refuse
+
+    def start(self, name: str, _: dict[str, str]) -> None:
+        line = self.parser.CurrentLineNumber
+        self.num_elements += 1
+        if len(self.open) > MAX_XML_DEPTH:
+            raise DocumentError("its XML is nested too deeply", line)
+        if self.num_elements > MAX_XML_ELEMENTS:
+            raise DocumentError(f"more than {MAX_XML_ELEMENTS:,} elements", line)
+        element = Element(name, line)
+        self.open[-1].children.append(element)
+        self.open.append(element)
+
+    def text(self, text: str) -> None:
+        self.open[-1].text += text
+
+    def refuse(self, *_: Any) -> None:
+        raise DocumentError("a document type (<!DOCTYPE ...>), with which entities come, is refused",
+                            self.parser.CurrentLineNumber)
+
+
+def _read(file: Path, limit: int | None = None) -> bytes:
+    try:
+        if file.exists() and not file.is_file():   # reading a pipe or a device may never end
+            raise DocumentError("cannot be read: not a regular file")
+        with file.open("rb") as stream:
+            content = stream.read() if limit is None else stream.read(limit + 1)
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror}") from error
+    if limit is not None and len(content) > limit:
+        raise DocumentError(f"more than {limit:,} bytes")
+    return content

@@ -1,0 +1,128 @@
+"""What a YOLO data set says of itself: names of classes and places of pictures, in data.yaml or by its folders."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from deformable_detr.data.documents import DocumentError, read_yaml
+from deformable_detr.data.findings import Findings, Place, quoted, stop
+from deformable_detr.data.formats.source import CLASSES, UNNAMED_SPLIT, checked_names
+from deformable_detr.data.kinds import Kind
+from deformable_detr.data.layout import SPLIT_NAMES, read_list
+from deformable_detr.pictures import SUFFIXES
+
+EXPECTED = f"data.yaml, or images/ and labels/ beside {CLASSES}"
+
+
+@dataclass(frozen=True)
+class YoloSettings:
+    """Names by class number, and of each split the places of its pictures: folders, or lists of files."""
+
+    folder: Path
+    file: Path                              # which names the classes
+    names: dict[int, str]
+    places: dict[str, tuple[str, ...]]      # as they are written
+    root: str = ""                          # before each of them, as it is written
+
+    def find(self, written: str) -> Path | None:
+        """What a path means inside the folder, where there is such a thing.
+
+        The path was true on the machine that wrote it: its beginning may be another one's, or lead up.
+        """
+        parts = _parts(written)
+        is_whole = written.startswith("/") or PureWindowsPath(written).is_absolute()
+        before = [] if is_whole else _parts(self.root)
+        for start in range(len(parts) if is_whole else len(before) + 1):
+            path = self.folder.joinpath(*(before + parts)[start:])
+            try:
+                if path.exists():
+                    return path
+            except OSError:     # a name too long
+                return None
+        return None
+
+
+def find_settings(folder: Path, findings: Findings) -> YoloSettings | None:
+    """What a YAML file at the top says, or else the folders' names.
+
+    Raises DataError for a data.yaml that cannot be read, and where the names of the classes are missing.
+    """
+    guessed = _guess_places(folder)
+    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda file: (file.stem != "data", file)):
+        content = _read_settings(file)
+        if content is not None:
+            return _settings(folder, file, content, guessed, findings)
+    if not guessed:
+        return None
+    file = folder / CLASSES
+    if not file.is_file():
+        stop(Kind.NAMES_MISSING, Place(folder), f"expected the names of the classes in data.yaml or {CLASSES}")
+    names = (name for _, name in read_list(file, folder))
+    return YoloSettings(folder, file, checked_names(file, dict(enumerate(names))), guessed)
+
+
+def _read_settings(file: Path) -> dict[str, Any] | None:
+    """The file's content where it is about classes or pictures. Raises DataError for a data.yaml that is broken."""
+    try:
+        content = read_yaml(file)
+    except DocumentError as error:
+        if file.stem == "data":
+            stop(Kind.ANNOTATION_FILE, Place(file, error.line), str(error))
+        return None
+    return content if isinstance(content, dict) and {"names", "train", "val"} & set(content) else None
+
+
+def _settings(folder: Path, file: Path, content: dict[str, Any], guessed: dict[str, tuple[str, ...]],
+              findings: Findings) -> YoloSettings:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not names:
+        stop(Kind.NAMES_MISSING, Place(file, entry="names"), f"expected a list of names, got {quoted(names)}")
+    if not all(number.isdecimal() and len(number) < 10 for number in names):
+        stop(Kind.ANNOTATION_FILE, Place(file, entry="names"), f"expected class numbers, got {quoted(list(names))}")
+    checked = checked_names(file, {int(number): name for number, name in names.items()})
+    if "nc" in content and content["nc"] != str(len(checked)):
+        findings.add(Kind.CLASS_COUNT, Place(file, entry="nc"), f"expected {len(checked)}, the number of names, "
+                     f"got {quoted(content['nc'])}")
+    written = {split: _texts(content[key]) for key, split in SPLIT_NAMES.items() if content.get(key)}
+    root = content.get("path", "")
+    settings = YoloSettings(folder, file, checked, {}, root if isinstance(root, str) else "")
+    # Roboflow names a test split that its folder need not have.
+    places = {split: paths for split, paths in written.items() if split != "test" or any(map(settings.find, paths))}
+    return replace(settings, places=places or guessed)
+
+
+def _guess_places(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Splits and their places, which are folders of pictures that have labels."""
+    pairs = [(f"images/{name}", f"labels/{name}", name) for name in _folders(folder / "images")]
+    pairs += [(f"{name}/images", f"{name}/labels", name) for name in _folders(folder)]
+    places = {SPLIT_NAMES[name.lower()]: (images,) for images, labels, name in pairs
+              if name.lower() in SPLIT_NAMES and (folder / images).is_dir() and _has_labels(folder / labels)}
+    if places:
+        return places
+    if (folder / "images").is_dir() and _has_labels(folder / "labels"):
+        return {UNNAMED_SPLIT: ("images",)}
+    if (folder / CLASSES).is_file() and any(
+            path.with_suffix(".txt").is_file() for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        return {UNNAMED_SPLIT: (".",)}
+    return {}
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _has_labels(folder: Path) -> bool:
+    return next(folder.rglob("*.txt"), None) is not None
+
+
+def _parts(written: str) -> list[str]:
+    """The components of a path, of any system, without those that lead up or stay."""
+    parts = PureWindowsPath(written).parts
+    return [part for part in parts if part not in (".", "..") and not part.endswith(("\\", "/", ":"))]
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(text for text in values if isinstance(text, str))

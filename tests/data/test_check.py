@@ -1,0 +1,100 @@
+"""Every planted fault is found where it was planted, and nothing else is."""
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from deformable_detr.data import DataError, DetectionDataset, eval_transform
+from deformable_detr.data.check import Checkup, Limits, check_data
+from deformable_detr.data.findings import Finding, Findings, Place
+from deformable_detr.data.kinds import Kind
+from deformable_detr.structures import Preprocessing
+from layouts import LAYOUTS, bccd
+from planted import (
+    NUM_QUERIES,
+    Planted,
+    noise,
+    plant_coco,
+    plant_parquet,
+    plant_voc,
+    plant_yolo,
+    whole_data_sets,
+)
+
+LIMITS = Limits(Preprocessing(size=72, max_size=120), NUM_QUERIES, stride=2)
+PLANTERS = {"COCO": plant_coco, "YOLO": plant_yolo, "VOC": plant_voc, "parquet": plant_parquet}
+
+
+def read(name: str, folder: Path) -> tuple[list[Planted], Checkup]:
+    if name == "parquet" and not importlib.util.find_spec("pyarrow"):
+        pytest.skip("pyarrow, an extra, is not installed")
+    planted = PLANTERS[name](folder)
+    return planted, check_data(folder, LIMITS)
+
+
+def where(finding: Finding, folder: Path) -> Planted:
+    place = finding.place
+    file = place.file.relative_to(folder).as_posix()
+    return finding.kind, "" if file == "." else file, place.entry or place.line
+
+
+def found_in(checkup: Checkup) -> list[Finding]:
+    return [finding for _, _, kept in checkup.findings.groups() for finding in kept]
+
+
+@pytest.mark.parametrize("name", PLANTERS)
+def test_every_planted_fault_is_found_and_nothing_else(tmp_path: Path, name: str) -> None:
+    planted, checkup = read(name, tmp_path / "data")
+    assert Counter(where(finding, tmp_path / "data") for finding in found_in(checkup)) == Counter(planted)
+
+
+def test_data_sets_that_are_at_fault_as_a_whole(tmp_path: Path) -> None:
+    for kind, folder in whole_data_sets(tmp_path).items():
+        assert kind in {finding.kind for finding in found_in(check_data(folder, LIMITS))}
+
+
+def test_every_kind_of_fault_has_been_planted(tmp_path: Path) -> None:
+    planted = [place for name in ("COCO", "YOLO", "VOC") for place in PLANTERS[name](tmp_path / name)]
+    assert len(planted) >= 40
+    assert {kind for kind, _, _ in planted} | set(whole_data_sets(tmp_path / "whole")) == set(Kind)
+
+
+@pytest.mark.parametrize("name", PLANTERS)
+def test_training_stops_at_an_error_that_the_check_finds(tmp_path: Path, name: str) -> None:
+    """One reading serves both: what the strict one says first is among what the other gathers."""
+    _, checkup = read(name, tmp_path / "data")
+    errors = {str(finding) for finding in found_in(checkup) if finding.kind.severity == "error"}
+    with pytest.raises(DataError) as caught:
+        DetectionDataset(tmp_path / "data", "train", eval_transform(LIMITS.preprocessing))
+    assert str(caught.value).partition(" (and ")[0] in errors
+
+
+def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
+    noise(tmp_path / "images" / "1.png", 1)
+    plant_coco(tmp_path)
+    checkup = check_data(tmp_path, LIMITS, fast=True)
+    kinds = {finding.kind for finding in found_in(checkup)}
+    assert checkup.looks is None
+    assert Kind.BOX_TINY in kinds
+    assert not kinds & {Kind.PICTURE_UNREADABLE, Kind.PICTURE_TRUNCATED, Kind.PICTURE_LEAK, Kind.PICTURE_ROTATED}
+
+
+def test_true_pictures_have_no_errors_and_no_likeness(tmp_path: Path) -> None:
+    for layout in ("COCO", "YOLO, Roboflow", "VOC"):
+        LAYOUTS[layout](tmp_path / layout, *bccd())
+        assert found_in(check_data(tmp_path / layout, Limits())) == []
+
+
+def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deformable_detr.data.findings.MAX_KEPT", 3)
+    findings = Findings()
+    findings.add_all(Kind.BOX_EMPTY, 5, ((Place(Path("a.json"), entry=f"annotation {n}"), "x") for n in range(5)))
+    findings.add(Kind.BOX_EMPTY, Place(Path("a.json")), "x")
+    assert [(count, len(kept)) for _, count, kept in findings.groups()] == [(6, 3)]
+    assert (findings.count("error"), findings.count("warning")) == (0, 6)
+
+
+def test_a_place_is_one_printable_line() -> None:
+    assert str(Place(Path("a\nb\x1b[31m.txt"), 3)) == r"a\nb\x1b[31m.txt:3"
