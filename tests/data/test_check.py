@@ -87,6 +87,16 @@ def test_true_pictures_have_no_errors_and_no_likeness(tmp_path: Path) -> None:
         assert found_in(check_data(tmp_path / layout, Limits())) == []
 
 
+def test_a_damaged_parquet_file_is_a_finding(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    LAYOUTS["parquet"](tmp_path, *bccd())
+    file = next((tmp_path / "data").glob("train-00000*"))
+    content = bytearray(file.read_bytes())
+    content[20:2000] = bytes(1980)
+    file.write_bytes(content)
+    assert check_data(tmp_path, Limits()).findings.count("error")
+
+
 def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deformable_detr.data.findings.MAX_KEPT", 3)
     findings = Findings()

@@ -70,9 +70,10 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
         print_line(json.dumps({**checkup.to_dict(), "fixed": fixed}))
     else:
         _print_text(checkup, show)
-        if done is not None:
-            print_line(f"{fix}: a cleaned copy; " + (", ".join(f"{number} {what}" for what, number in done.items())
-                                                     or "nothing was to be mended"))
+        if fix:
+            mended = ", ".join(f"{number} {what}" for what, number in (done or {}).items()) or "nothing to be mended"
+            print_line(f"{fix}: not written, since nothing could be read" if done is None else
+                       f"{fix}: a cleaned copy, without what could not be read; {mended}")
         if sheet and checkup.splits:
             print_line(f"{sheet}: statistics and a contact sheet")
     return 1 if checkup.findings.count("error") else 0

@@ -73,12 +73,16 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     if weights is not None and changes:
         raise WrongCallError(f"--weights: they say what the model is; leave out {_flags(changes)}")
     with wrong_call_for(ValueError, OSError):
+        from deformable_detr.data import DataError
         from deformable_detr.training.machine import reason_to_stop
         from deformable_detr.training.run_folder import RunFolder
         from deformable_detr.training.start import Start
 
         start = Start(preset, changes, weights, backbone_weights, size, max_size)
-        training = _prepare(data, start, recipe or Recipe(), RunFolder(out))
+        try:
+            training = _prepare(data, start, recipe or Recipe(), RunFolder(out))
+        except DataError as error:
+            raise WrongCallError(f"{error} (ddetr check {shlex.quote(str(data))} tells all)") from error
         training.begin(resume=resume, force=force)
     try:
         training.train()

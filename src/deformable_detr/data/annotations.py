@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 
-from deformable_detr.data.findings import Place
+from deformable_detr.data.findings import DataError, Place
+from deformable_detr.pictures import PictureError, read_picture
 from deformable_detr.structures import ImageSize
 
 
@@ -91,6 +92,26 @@ class Annotations:
         if self.lines is None:
             return Place(self.file, entry=f"annotation {self.ids[row]}")
         return Place(self.sources[self.picture_index[row]], int(self.lines[row]))
+
+    def read_picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture the way round that the annotations mean.
+
+        Annotation tools differ in whether they obey EXIF, so the size they wrote down decides; where it
+        tells nothing, upright. Raises DataError when the file is no picture, or of another size.
+        """
+        record, place = self.pictures[index], self.place_of_picture(index)
+        try:
+            source = self.store.source(record)
+            picture = read_picture(source)
+            if picture.shape[:2] != record.size:
+                picture = read_picture(source, upright=False)
+        except PictureError as error:
+            named = str(error) if str(error).startswith(str(place)) else f"{place}: {error}"
+            raise DataError(named) from error
+        if picture.shape[:2] != record.size:
+            raise DataError(f"{place}: expected {record.width} x {record.height} pixels, got "
+                            f"{picture.shape[1]} x {picture.shape[0]} in {record.file_name}")
+        return picture
 
     def subset(self, chosen: Sequence[int]) -> "Annotations":
         """The pictures of these indices, in this order, and their objects."""

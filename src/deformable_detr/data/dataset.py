@@ -10,12 +10,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deformable_detr.data.findings import DataError, Findings
+from deformable_detr.data.findings import Findings
 from deformable_detr.data.folder import DataFolder
 from deformable_detr.data.mosaic import Annotated, mosaic
 from deformable_detr.data.targets import training_targets
 from deformable_detr.data.transforms import PictureTransform
-from deformable_detr.pictures import PictureError, read_picture
 from deformable_detr.structures import ImageSize, Target
 
 
@@ -72,24 +71,8 @@ class DetectionDataset(Dataset[Sample]):
         return torch.from_numpy(self.targets.boxes[rows]), torch.from_numpy(self.targets.labels[rows])
 
     def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture the way round that the annotations mean.
-
-        Annotation tools differ in whether they obey EXIF, so the size they wrote down decides; where it
-        tells nothing, upright. Raises DataError when the file is no picture, or of another size.
-        """
-        record, place = self.annotations.pictures[index], self.annotations.place_of_picture(index)
-        try:
-            source = self.annotations.store.source(record)
-            picture = read_picture(source)
-            if picture.shape[:2] != record.size:
-                picture = read_picture(source, upright=False)
-        except PictureError as error:
-            named = str(error) if str(error).startswith(str(place)) else f"{place}: {error}"
-            raise DataError(named) from error
-        if picture.shape[:2] != record.size:
-            raise DataError(f"{place}: expected {record.width} x {record.height} pixels, got "
-                            f"{picture.shape[1]} x {picture.shape[0]} in {record.file_name}")
-        return picture
+        """The picture the way round that the annotations mean. Raises DataError when it cannot be read."""
+        return self.annotations.read_picture(index)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         key = key if isinstance(key, SampleKey) else SampleKey(key)

@@ -44,6 +44,13 @@ def check_name(name: str) -> None:
         raise EntryError(Kind.NAME_REFUSED, f"file_name: expected a file inside the data set, got {quoted(name)}")
     if CONTROL_CHARACTER.search(name):
         raise EntryError(Kind.NAME_REFUSED, f"file_name: expected no control characters, got {quoted(name)}")
+    if not is_unicode(name):
+        raise EntryError(Kind.NAME_REFUSED, f"file_name: expected Unicode, got {quoted(name)}")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be written: JSON can spell half a character, and names on a disk can be any bytes."""
+    return text.encode(errors="ignore").decode() == text
 
 
 def present(annotations: Annotations, folder: Path, data: Path, findings: Findings) -> Annotations:

@@ -13,8 +13,9 @@ from deformable_detr.data.check.duplicates import check_duplicates
 from deformable_detr.data.check.limits import Limits
 from deformable_detr.data.check.objects import check_objects
 from deformable_detr.data.check.pictures import Looks, look_at_all
-from deformable_detr.data.findings import DataError, Finding, Findings
+from deformable_detr.data.findings import DataError, Finding, Findings, Place
 from deformable_detr.data.folder import DataFolder
+from deformable_detr.data.kinds import Kind
 from deformable_detr.data.targets import find_box_faults, report_boxes
 
 __all__ = ["Checkup", "Limits", "check_data", "check_splits"]
@@ -84,13 +85,17 @@ def _read_splits(folder: DataFolder, findings: Findings) -> dict[str, Annotation
     splits: dict[str, Annotations] = {}
     for split in folder.splits:
         try:
-            splits[split] = folder.read(split, findings)
+            annotations = folder.read(split, findings)
         except DataError as error:
             _take(error, findings)
             if folder.is_drawn:     # val would fail like train
                 break
+            continue
+        if annotations.pictures:
+            splits[split] = annotations
+            report_boxes(annotations, find_box_faults(annotations), findings)
         else:
-            report_boxes(splits[split], find_box_faults(splits[split]), findings)
+            findings.add(Kind.NO_PICTURES, Place(annotations.file), f"none of the pictures of {split} can be used")
     return splits
 
 

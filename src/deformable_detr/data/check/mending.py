@@ -39,7 +39,8 @@ def mend(splits: Mapping[str, Annotations], looks: Looks) -> tuple[dict[str, Par
     parts = drop_copies(parts, done)
     for step in (fit_sizes, mend_boxes, drop_duplicates):
         parts = {split: step(part, done) for split, part in parts.items()}
-    return parts, +done
+    done["splits without any picture left out"] += sum(not part.looks for part in parts.values())
+    return {split: part for split, part in parts.items() if part.looks}, +done
 
 
 def merge_entries(part: Part, done: Done) -> Part:

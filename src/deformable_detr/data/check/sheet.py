@@ -10,8 +10,8 @@ import PIL.Image
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.check.limits import Limits
 from deformable_detr.data.check.statistics import draw_statistics, plain
+from deformable_detr.data.findings import DataError
 from deformable_detr.drawing import draw_boxes
-from deformable_detr.pictures import PictureError, read_picture
 
 NUM_PICTURES = 12
 COLUMNS = 4
@@ -38,7 +38,7 @@ def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
         axes.set_title(f"{split}: {plain(splits[split].pictures[index].file_name)}", fontsize=9)
         try:
             axes.imshow(_with_boxes(splits[split], index))
-        except PictureError as error:
+        except DataError as error:
             axes.text(0.5, 0.5, plain(str(error)), ha="center", fontsize=9)
     file = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):   # of letters that the font does not have
@@ -54,13 +54,9 @@ def _chosen(splits: Mapping[str, Annotations]) -> list[tuple[str, int]]:
 
 
 def _with_boxes(annotations: Annotations, index: int) -> PIL.Image.Image:
-    """A small picture with all of its boxes, and the name of each class once. Raises PictureError."""
+    """A small picture with all of its boxes, and the name of each class once. Raises DataError."""
     picture = annotations.pictures[index]
-    source = annotations.store.source(picture)
-    pixels = read_picture(source)
-    if pixels.shape[:2] != picture.size:
-        pixels = read_picture(source, upright=False)
-    small = PIL.Image.fromarray(pixels)
+    small = PIL.Image.fromarray(annotations.read_picture(index))
     small.thumbnail((SIDE, SIDE))
     boxes = annotations.boxes[annotations.picture_index == index]
     labels = annotations.labels[annotations.picture_index == index]

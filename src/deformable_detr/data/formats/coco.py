@@ -12,7 +12,7 @@ from deformable_detr.data.documents import DocumentError, read_json
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.source import LARGEST, is_number
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import CONTROL_CHARACTER
+from deformable_detr.data.layout import CONTROL_CHARACTER, is_unicode
 
 Entry = dict[str, Any]
 Row = tuple[int, int, int, list[float], float, bool]    # id, picture index, class index, box, area, crowd
@@ -170,7 +170,7 @@ def _extent(entry: Entry, key: str) -> int:
 
 def _text(entry: Entry, key: str) -> str:
     value = entry.get(key)
-    if type(value) is not str or not value.strip() or "\0" in value or not _is_unicode(value):
+    if type(value) is not str or not value.strip() or "\0" in value or not is_unicode(value):
         raise _fault(entry, key, "a text")
     return value
 
@@ -178,8 +178,3 @@ def _text(entry: Entry, key: str) -> str:
 def _fault(entry: Entry, key: str, expected: str, kind: Kind = Kind.ENTRY) -> EntryError:
     got = quoted(entry[key]) if key in entry else "nothing"
     return EntryError(kind, f"{key}: expected {expected}, got {got}")
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can spell half a character, which no file system takes."""
-    return text.encode(errors="ignore").decode() == text

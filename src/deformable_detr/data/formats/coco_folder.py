@@ -42,11 +42,12 @@ class CocoFolder:
         return present(replace(annotations, store=PictureFolder(pictures)), pictures, self.folder, findings)
 
 
-def find_coco(folder: Path, _: Findings) -> CocoFolder | None:
+def find_coco(folder: Path, findings: Findings) -> CocoFolder | None:
     """The COCO files of a folder; of several for a split the first, in the order of EXPECTED."""
     files: dict[str, Path] = {}
     for split, file in _candidates(folder):
-        files.setdefault(split, file)
+        if files.setdefault(split, file) != file:
+            findings.add(Kind.OTHER_ANNOTATIONS, Place(file), f"for {split} {files[split]} is read")
     return CocoFolder(folder, files) if files else None
 
 

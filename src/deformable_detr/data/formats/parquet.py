@@ -1,9 +1,10 @@
 """Hugging Face data sets as parquet files, which hold a row a picture with its bytes and its objects."""
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -44,13 +45,8 @@ class ParquetStore:
 
     def sources(self, pictures: Sequence[Picture]) -> Iterator[bytes]:
         """All of them in one pass over the files; their ids must ascend."""
-        wanted = iter(pictures)
-        picture = next(wanted, None)
-        for start, file in zip(self.starts, self.files, strict=True):
-            for identity, content in enumerate(file.contents(), start=start):
-                if picture and picture.id == identity:
-                    yield content or b""
-                    picture = next(wanted, None)
+        for file, rows in groupby(map(self._row, pictures), key=lambda row: row[0]):
+            yield from _contents(file, [number for _, number in rows])
 
     def place(self, picture: Picture) -> Place:
         """File and row."""
@@ -94,6 +90,19 @@ class ParquetFolder:
         if not rows.num_pictures:
             stop(Kind.NO_PICTURES, Place(first.file), "expected rows with a picture, got none")
         return rows.annotations(self.folder, first.names, tuple(range(len(first.names))), store)
+
+
+def _contents(file: ParquetFile, numbers: Sequence[int]) -> Iterator[bytes]:
+    """The bytes of the pictures in these rows, which ascend; empty from where the file is damaged."""
+    left = deque(numbers)
+    try:
+        for number, content in enumerate(file.contents()):
+            if left and number == left[0]:
+                left.popleft()
+                yield content or b""
+    except DataError:
+        pass
+    yield from [b""] * len(left)
 
 
 def find_parquet(folder: Path, findings: Findings) -> ParquetFolder | None:

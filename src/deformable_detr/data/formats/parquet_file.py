@@ -117,7 +117,7 @@ def _arrow_errors(file: Path) -> Iterator[Any]:
         stop(Kind.ANNOTATION_FILE, Place(file), "reading it needs pyarrow: pip install 'deformable-detr[parquet]'")
     try:
         yield parquet
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:    # ValueError: texts that are not UTF-8
         stop(Kind.ANNOTATION_FILE, Place(file), f"cannot be read: {' '.join(str(error).split())}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from deformable_detr.data.annotations import Annotations, Picture, PictureFolder
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.rows import Rows
-from deformable_detr.data.formats.source import CLASSES, UNNAMED_SPLIT
+from deformable_detr.data.formats.source import CLASSES, UNNAMED_SPLIT, checked_names
 from deformable_detr.data.formats.voc import Sheet, read_sheet
 from deformable_detr.data.kinds import Kind
 from deformable_detr.data.layout import SPLIT_NAMES, check_name, list_files, read_list
@@ -77,7 +77,8 @@ class VocFolder:
     def _names(self) -> tuple[str, ...]:
         """As classes.txt has them, or those of all objects in the order of the alphabet."""
         if (self.folder / CLASSES).is_file():
-            return tuple(dict.fromkeys(name for _, name in read_list(self.folder / CLASSES, self.folder)))
+            listed = (name for _, name in read_list(self.folder / CLASSES, self.folder))
+            return tuple(checked_names(self.folder / CLASSES, dict(enumerate(listed))).values())
         return tuple(sorted({found.name for sheets, _ in self._sheets.values()
                              for sheet in sheets for found in sheet.objects}))
 

@@ -5,10 +5,10 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from deformable_detr.data.documents import DocumentError, read_yaml
-from deformable_detr.data.findings import Findings, Place, quoted, stop
+from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.source import CLASSES, UNNAMED_SPLIT, checked_names
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import SPLIT_NAMES, read_list
+from deformable_detr.data.layout import SPLIT_NAMES, Fence, read_list
 from deformable_detr.pictures import SUFFIXES
 
 EXPECTED = f"data.yaml, or images/ and labels/ beside {CLASSES}"
@@ -49,7 +49,7 @@ def find_settings(folder: Path, findings: Findings) -> YoloSettings | None:
     """
     guessed = _guess_places(folder)
     for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda file: (file.stem != "data", file)):
-        content = _read_settings(file)
+        content = _read_settings(file, folder)
         if content is not None:
             return _settings(folder, file, content, guessed, findings)
     if not guessed:
@@ -61,10 +61,12 @@ def find_settings(folder: Path, findings: Findings) -> YoloSettings | None:
     return YoloSettings(folder, file, checked_names(file, dict(enumerate(names))), guessed)
 
 
-def _read_settings(file: Path) -> dict[str, Any] | None:
+def _read_settings(file: Path, folder: Path) -> dict[str, Any] | None:
     """The file's content where it is about classes or pictures. Raises DataError for a data.yaml that is broken."""
     try:
-        content = read_yaml(file)
+        content = read_yaml(file) if Fence(folder).holds(file) else None
+    except EntryError as fault:
+        stop(fault.kind, Place(file), fault.message)
     except DocumentError as error:
         if file.stem == "data":
             stop(Kind.ANNOTATION_FILE, Place(file, error.line), str(error))
