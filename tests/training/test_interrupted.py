@@ -58,7 +58,7 @@ def kill_and_resume(flags: Callable[..., Flags], folder: Path, kills: int, epoch
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(flags: Callable[..., Flags], tmp_path: Path) -> None:
-    kill_and_resume(flags, tmp_path, kills=2, epochs=3)
+    kill_and_resume(flags, tmp_path, kills=1, epochs=2)
 
 
 @pytest.mark.slow

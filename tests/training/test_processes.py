@@ -126,6 +126,7 @@ def test_a_model_spread_over_processes_learns_the_same(flags: Callable[..., Flag
         assert float(first["loss"]) == pytest.approx(float(second["loss"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_machines_do_what_one_does(flags: Callable[..., Flags], tmp_path: Path) -> None:
     """Two agents of torchrun on the loopback interface, each with a process."""
     one, two = tmp_path / "one", tmp_path / "two"
