@@ -17,9 +17,7 @@ from synthetic import box, picture
 
 
 def fixed(folder: Path, out: Path) -> dict[str, int]:
-    checkup = check_data(folder, Limits())
-    assert checkup.looks
-    return dict(write_fixed(checkup.splits, checkup.looks, out))
+    return dict(write_fixed(check_data(folder, Limits()), out))
 
 
 def write(folder: Path, boxes: list[dict], images: list[dict], split: str = "train") -> None:
@@ -84,7 +82,7 @@ def test_pictures_are_mended(tmp_path: Path) -> None:
                    box(4, 10, 4, [9, 9, 9, 9])], images)
     write(source, [box(1, 1, 0, [1, 2, 30, 40])], [picture(1, "leak.png", WIDTH, HEIGHT)], "val")
     assert fixed(source, out) == {
-        "pictures listed twice made one": 1, "pictures that cannot be read left out": 1,
+        "pictures listed twice made one": 1, "unreadable pictures left out": 1,
         "copies of pictures left out": 2, "pictures whose boxes were scaled to the size of the file": 1,
         "pictures of another shape than the annotations say left out": 1}
     copy = read(out)
@@ -98,15 +96,29 @@ def test_pictures_are_mended(tmp_path: Path) -> None:
 
 def test_names_that_two_folders_share(tmp_path: Path) -> None:
     names = ["a/x.png", "b/x.png", "b/X.png"]
-    for number, name in enumerate(names):
+    for number, name in enumerate([*names, "val.png"]):
         noise(tmp_path / "source" / "images" / name, number)
     images = [picture(number, name, WIDTH, HEIGHT) for number, name in enumerate(names)]
-    for split in ("train", "val"):
-        write(tmp_path / "source", [], images if split == "train" else images[:1], split)
-    checkup = check_data(tmp_path / "source", Limits(), fast=False)
-    write_fixed({"train": checkup.splits["train"]}, checkup.looks, tmp_path / "out")  # type: ignore[arg-type]
+    write(tmp_path / "source", [], images)
+    write(tmp_path / "source", [], [picture(1, "val.png", WIDTH, HEIGHT)], "val")
+    assert fixed(tmp_path / "source", tmp_path / "out") == {}
     assert sorted(path.name for path in (tmp_path / "out" / "images" / "train").iterdir()) == [
         "X-3.png", "x-2.png", "x.png"]
+
+
+def test_a_fast_checkup_is_not_enough(tmp_path: Path) -> None:
+    plant_coco(tmp_path)
+    with pytest.raises(ValueError, match="expected one that has looked at the pictures"):
+        write_fixed(check_data(tmp_path, Limits(), fast=True), tmp_path / "out")
+
+
+def test_what_the_reading_leaves_out_is_said(tmp_path: Path) -> None:
+    plant_yolo(tmp_path / "source")
+    done = fixed(tmp_path / "source", tmp_path / "out")
+    assert done["entries left out"] == 3
+    assert done["objects of no class left out"] == 2
+    assert done["boxes in pixels taken as such"] == 1
+    assert done["unreadable pictures left out"] == 1
 
 
 @pytest.mark.parametrize("plant", [plant_coco, plant_yolo])

@@ -60,7 +60,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
         if fix and checkup.looks:
             from deformable_detr.data.check.fix import write_fixed
 
-            done = write_fixed(checkup.splits, checkup.looks, fix)
+            done = write_fixed(checkup, fix)
         if sheet and checkup.splits:
             from deformable_detr.data.check.sheet import draw_sheet
 
@@ -73,7 +73,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
         if fix:
             mended = ", ".join(f"{number} {what}" for what, number in (done or {}).items()) or "nothing to be mended"
             print_line(f"{fix}: not written, since nothing could be read" if done is None else
-                       f"{fix}: a cleaned copy, without what could not be read; {mended}")
+                       f"{fix}: a cleaned copy; {mended}")
         if sheet and checkup.splits:
             print_line(f"{sheet}: statistics and a contact sheet")
     return 1 if checkup.findings.count("error") else 0

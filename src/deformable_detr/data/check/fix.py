@@ -2,22 +2,35 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from deformable_detr.data.annotations import Annotations
+from deformable_detr.data.check import Checkup
 from deformable_detr.data.check.mending import Done, Part, mend
-from deformable_detr.data.check.pictures import FORMATS, Looks
+from deformable_detr.data.check.pictures import FORMATS
+from deformable_detr.data.kinds import Kind
 from deformable_detr.progress import show_progress
 
+# What the reading leaves out, and what it takes as it was meant.
+READ = {Kind.ANNOTATION_FILE: "annotation files that cannot be used left out", Kind.ENTRY: "entries left out",
+        Kind.ID_TWICE: "entries with an id that is taken left out", Kind.CLASS_UNKNOWN: "objects of no class left out",
+        Kind.PICTURE_UNKNOWN: "objects of no picture left out", Kind.NAME_REFUSED: "refused names left out",
+        Kind.PICTURE_MISSING: "missing pictures left out", Kind.PICTURE_UNREADABLE: "unreadable pictures left out",
+        Kind.PICTURE_TRUNCATED: "truncated pictures left out", Kind.BOX_PIXELS: "boxes in pixels taken as such"}
 
-def write_fixed(splits: Mapping[str, Annotations], looks: Looks, out: Path) -> Done:
-    """Write `annotations/instances_{split}.json` and `images/{split}/` into `out`, and say what was mended.
 
-    Pictures are copied, never linked: whoever edits the copy leaves the source alone. Raises OSError.
+def write_fixed(checkup: Checkup, out: Path) -> Done:
+    """Write `annotations/instances_{split}.json` and `images/{split}/` into `out`; what was mended, and how often.
+
+    Pictures are copied, never linked: whoever edits the copy leaves the source alone. Raises ValueError for a
+    fast checkup, which has looked at no picture, and OSError.
     """
-    parts, done = mend(splits, looks)
+    if checkup.looks is None:
+        raise ValueError("checkup: expected one that has looked at the pictures, got a fast one")
+    parts, done = mend(checkup.splits, checkup.looks)
+    done.update({READ[kind]: count for kind, count, _ in checkup.findings.groups() if kind in READ})
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for split, part in parts.items():
         (out / "images" / split).mkdir(parents=True, exist_ok=True)

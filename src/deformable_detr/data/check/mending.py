@@ -34,8 +34,7 @@ def mend(splits: Mapping[str, Annotations], looks: Looks) -> tuple[dict[str, Par
     """All steps."""
     done: Done = Counter()
     parts = {split: Part(annotations, looks.of(split)) for split, annotations in splits.items()}
-    for step in (merge_entries, drop_broken):
-        parts = {split: step(part, done) for split, part in parts.items()}
+    parts = {split: drop_broken(merge_entries(part, done)) for split, part in parts.items()}
     parts = drop_copies(parts, done)
     for step in (fit_sizes, mend_boxes, drop_duplicates):
         parts = {split: step(part, done) for split, part in parts.items()}
@@ -54,11 +53,9 @@ def merge_entries(part: Part, done: Done) -> Part:
     return Part(merged, part.looks).subset(list(first.values()))
 
 
-def drop_broken(part: Part, done: Done) -> Part:
+def drop_broken(part: Part) -> Part:
     """The pictures that can be read."""
-    kept = [index for index, look in enumerate(part.looks) if look]
-    done["pictures that cannot be read left out"] += len(part.looks) - len(kept)
-    return part.subset(kept)
+    return part.subset([index for index, look in enumerate(part.looks) if look])
 
 
 def drop_copies(parts: Mapping[str, Part], done: Done) -> dict[str, Part]:

@@ -94,4 +94,5 @@ def _draw_logarithmic(axes: Any, values: Sequence[np.ndarray]) -> None:
     every = np.concatenate(values)
     low, high = (every.min(), every.max()) if len(every) else (1.0, 2.0)
     axes.hist(values, bins=np.geomspace(low / 1.1, high * 1.1, NUM_BINS), stacked=True)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
