@@ -47,7 +47,7 @@ def squares(tmp_path: Path) -> Path:
 def train_flags(squares: Path) -> Callable[..., list[str]]:
     """The arguments of `ddetr train` with a small model; flags are added to them."""
     defaults = {f"--{name.replace('_', '-')}": value for name, value in SMALL.items() if name != "num_classes"}
-    recipe = {"--size": 64, "--augmentation": "small", "--num-workers": 0, "--batch-size": 3}
+    recipe = {"--preset": "two-stage", "--size": 64, "--augmentation": "small", "--num-workers": 0, "--batch-size": 3}
 
     def flags(*added: object) -> list[str]:
         chosen: dict[object, object] = recipe if "--weights" in added else defaults | recipe

@@ -31,28 +31,35 @@ if TYPE_CHECKING:
 Preset = Literal["single-scale", "single-scale-dc5", "multi-scale", "refine", "two-stage"]
 Pixels = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 
-# Every field of the config but the number of classes, which the data knows; None leaves the preset's value.
-_CHANGES: Any = make_dataclass(
-    "ModelChanges",
-    [(part.name, part.type | None, field(default=None)) for part in fields(ModelConfig)  # type: ignore[operator]
-     if part.name != "num_classes"],
-    namespace={"__module__": __name__, "__doc__": ModelConfig.__doc__})
-ModelChanges = Annotated[_CHANGES | None, Parameter(name="*", group="Model (by default as the preset says)")]
-RecipeFlags = Annotated[Recipe, Parameter(name="*", group="Recipe (by default the published one)")]
+
+def _optional(name: str, settings: Any, without: str = "") -> Any:
+    """A dataclass with the fields and the documentation of another one; None stands for what nobody said."""
+    return make_dataclass(name, [(part.name, part.type | None, field(default=None))  # type: ignore[operator]
+                                 for part in fields(settings) if part.name != without],
+                          namespace={"__module__": __name__, "__doc__": settings.__doc__})
+
+
+_MODEL: Any = _optional("ModelChanges", ModelConfig, without="num_classes")   # which the data knows
+_RECIPE: Any = _optional("RecipeChanges", Recipe)
+ModelChanges = Annotated[_MODEL | None, Parameter(name="*", group="Model (by default as the preset says)")]
+RecipeChanges = Annotated[_RECIPE | None, Parameter(name="*", group="Recipe (by default chosen; with --preset the "
+                                                                    "published one)")]
 
 
 @app.command
-def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs/train"), resume: bool = False,
+def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs/train"), resume: bool = False,
           force: bool = False, weights: str | None = None, backbone_weights: str | None = None, size: Pixels = None,
-          max_size: Pixels = None, model: ModelChanges = None, recipe: RecipeFlags | None = None) -> int:
+          max_size: Pixels = None, model: ModelChanges = None, recipe: RecipeChanges = None) -> int:
     """Train a detector on a data set.
+
+    What no flag says is chosen for the data and the machine, printed with its reason, and kept in the run's folder.
 
     Parameters
     ----------
     data
         The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
     preset
-        Which of the published detectors.
+        One of the published detectors, and the published recipe; with --weights the recipe alone.
     out
         The folder for weights, curves, numbers and pictures of this run.
     resume
@@ -60,16 +67,17 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     force
         With --resume, take other settings for what is left of the run.
     weights
-        Start from this detector ("demo", a file, or "hf:owner/name"); the heads of other classes start anew.
+        Start from this detector ("demo", a file, or "hf:owner/name"); the heads of other classes start anew. By
+        default "demo", where neither a preset, a backbone's weights nor a part of the model is asked for.
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
-        Pixels of a picture's short side; by default 800, or what the weights were trained with.
+        Pixels of a picture's short side; by default what --weights were trained with, or 800.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     """
     log_to_stderr()
-    changes = {name: value for name, value in asdict(model).items() if value is not None} if model else {}
+    changes, said = _said(model), _said(recipe)
     if weights is not None and changes:
         raise WrongCallError(f"--weights: they say what the model is; leave out {_flags(changes)}")
     with wrong_call_for(ValueError, OSError):
@@ -80,7 +88,7 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
 
         start = Start(preset, changes, weights, backbone_weights, size, max_size)
         try:
-            training = _prepare(data, start, recipe or Recipe(), RunFolder(out))
+            training = _prepare(data, start, said, RunFolder(out))
         except DataError as error:
             raise WrongCallError(f"{error} (ddetr check {shlex.quote(str(data))} tells all)") from error
         training.begin(resume=resume, force=force)
@@ -101,17 +109,21 @@ def train(data: Path, /, *, preset: Preset = "two-stage", out: Path = Path("runs
     return 0
 
 
-def _prepare(data: Path, start: "Start", recipe: Recipe, folder: "RunFolder") -> "Training":
+def _prepare(data: Path, start: "Start", said: dict[str, Any], folder: "RunFolder") -> "Training":
     from deformable_detr.data import DataFolder, DetectionDataset, eval_transform, train_transform
     from deformable_detr.training import Training
+    from deformable_detr.training.choices import choose
     from deformable_detr.weights import ModelInfo
 
-    preprocessing, source = start.preprocessing, DataFolder(data)
-    training_data = DetectionDataset(source, "train", train_transform(recipe.augmentation, preprocessing))
-    validation_data = DetectionDataset(source, "val", eval_transform(preprocessing))
+    source = DataFolder(data)
+    training_data = DetectionDataset(source, "train")
+    start, recipe, reasons = choose(start, said, training_data.annotations)
+    training_data.transform = train_transform(recipe.augmentation, start.preprocessing)
+    validation_data = DetectionDataset(source, "val", eval_transform(start.preprocessing))
     model = start.model(training_data.names, recipe.seed)
-    _check(training_data, validation_data, preprocessing, model.config)
-    info = ModelInfo(training_data.names, training_data.category_ids, preprocessing, _provenance(data))
+    _check(training_data, validation_data, start.preprocessing, model.config)
+    info = ModelInfo(training_data.names, training_data.category_ids, start.preprocessing,
+                     {**_provenance(data), **{f"chosen {setting}": reason for setting, reason in reasons.items()}})
     return Training(model, info, training_data, validation_data, recipe, folder)
 
 
@@ -126,6 +138,11 @@ def _check(training_data: "DetectionDataset", validation_data: "DetectionDataset
     check_splits(splits, Limits(preprocessing, config.num_queries, config.finest_stride), findings)
     if is_first_process():
         findings.log()
+
+
+def _said(settings: Any) -> dict[str, Any]:
+    """What the user has said of a group of settings."""
+    return {name: value for name, value in asdict(settings).items() if value is not None} if settings else {}
 
 
 def _flags(changes: dict[str, Any]) -> str:

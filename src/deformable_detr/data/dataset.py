@@ -14,8 +14,8 @@ from deformable_detr.data.findings import Findings
 from deformable_detr.data.folder import DataFolder
 from deformable_detr.data.mosaic import Annotated, mosaic
 from deformable_detr.data.targets import training_targets
-from deformable_detr.data.transforms import PictureTransform
-from deformable_detr.structures import ImageSize, Target
+from deformable_detr.data.transforms import PictureTransform, eval_transform
+from deformable_detr.structures import ImageSize, Preprocessing, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,18 @@ class DetectionDataset(Dataset[Sample]):
     """One split of the data set in `data`, a folder; index it by number or by SampleKey.
 
     Targets leave out crowds and boxes without area and clip the others to the picture; pictures
-    without objects stay. `annotations` keeps the file's own words for evaluation.
+    without objects stay. `transform` is by default that of the published evaluation;
+    it may be set later. `annotations` keeps the file's own words for evaluation.
     Raises DataError as soon as it is built, when the annotations are faulty or pictures are absent.
     """
 
-    def __init__(self, data: DataFolder | str | Path, split: str, transform: PictureTransform) -> None:
+    def __init__(self, data: DataFolder | str | Path, split: str,
+                 transform: PictureTransform | None = None) -> None:
         findings = Findings(strict=True)
         folder = data if isinstance(data, DataFolder) else DataFolder(data, findings)
         self.annotations = folder.read(split, findings)
         self.targets = training_targets(self.annotations, findings)
-        self.transform = transform
+        self.transform = transform or eval_transform(Preprocessing())
         findings.log()
 
     @property

@@ -18,8 +18,8 @@ from deformable_detr.weights.native import write_whole
 logger = logging.getLogger(__name__)
 
 # Between a run and its resumption: these change no result, or only what is still to come.
-FREE_TO_CHANGE = ("epochs", "batch_size", "total_batch", "patience", "recompute", "shard", "save_steps", "num_workers",
-                  "trackers")
+FREE_TO_CHANGE = ("epochs", "plain_epochs", "batch_size", "total_batch", "patience", "recompute", "shard",
+                  "save_steps", "num_workers", "trackers")
 GROUPS = ("model", "preprocessing", "recipe", "classes", "step")
 CURVES = {"loss": ("loss",), "AP": ("AP", "AP50")}
 

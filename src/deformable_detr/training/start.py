@@ -4,6 +4,7 @@ import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import Tensor
 from deformable_detr.detector import find_weights
 from deformable_detr.model import DeformableDETR, ModelConfig
 from deformable_detr.structures import Preprocessing
-from deformable_detr.weights import WeightsError, load, read_checkpoint
+from deformable_detr.weights import ModelInfo, WeightsError, load, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
+USUAL = "two-stage"         # preset
 PRETRAINED = "pretrained"   # in the place of a file: timm fetches the backbone's own weights
 
 # What its weights were trained with, which is not what timm says of them (0.5 and 0.5).
@@ -29,7 +31,7 @@ EFFICIENTNET_LITE_DEVIATION = (128 / 255,) * 3
 class Start:
     """What the user says of the start. Raises WeightsError when `weights` cannot be read."""
 
-    preset: str = "two-stage"
+    preset: str | None = None                                  # "two-stage" where none is named
     changes: Mapping[str, Any] = field(default_factory=dict)   # to the preset's fields
     weights: str | Path | None = None                          # of a detector, whose config and preprocessing count
     backbone_weights: str | Path | None = None                 # a file, or "pretrained"
@@ -37,12 +39,24 @@ class Start:
     max_size: int | None = None                                # and of its long side
 
     @property
+    def is_open(self) -> bool:
+        """Whether nobody has said where to start."""
+        return not (self.preset or self.changes or self.weights or self.backbone_weights)
+
+    @cached_property
+    def detector(self) -> tuple[DeformableDETR, ModelInfo] | None:
+        """What `weights` hold."""
+        return None if self.weights is None else load(find_weights(self.weights))
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's, but for its number of classes. Raises ValueError for changes that no model allows."""
+        return self.detector[0].config if self.detector else ModelConfig.preset(self.preset or USUAL, **self.changes)
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """The preprocessing that the weights were trained with, at the size asked for."""
-        if self.weights is None:
-            trained = backbone_preprocessing(self.changes.get("backbone", ModelConfig.backbone))
-        else:
-            trained = load(find_weights(self.weights))[1].preprocessing
+        trained = self.detector[1].preprocessing if self.detector else backbone_preprocessing(self.config.backbone)
         size = self.size or trained.size
         max_size = self.max_size or (max(size, round(size * 5 / 3)) if self.size else trained.max_size)
         return replace(trained, size=size, max_size=max_size)
@@ -50,9 +64,9 @@ class Start:
     def model(self, names: Sequence[str], seed: int) -> DeformableDETR:
         """The model for the classes `names`; what is random in it follows from `seed`."""
         torch.manual_seed(seed)
-        if self.weights is not None:
-            return with_classes(find_weights(self.weights), names)
-        config = ModelConfig.preset(self.preset, **{**self.changes, "num_classes": len(names)})
+        if self.detector:
+            return with_classes(*self.detector, names)
+        config = replace(self.config, num_classes=len(names))
         if self.backbone_weights == PRETRAINED:
             return with_fetched_backbone(config)
         model = DeformableDETR(config)
@@ -125,17 +139,16 @@ def _flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-def with_classes(path: Path, names: Sequence[str]) -> DeformableDETR:
+def with_classes(model: DeformableDETR, info: ModelInfo, names: Sequence[str]) -> DeformableDETR:
     """A trained detector for the classes `names`.
 
     Where these differ from its own, the class heads start anew, and the log says so; the rest is kept. A
     proposal head keeps its first row, which says "object" whatever the classes.
     """
-    model, info = load(path)
     if info.names == tuple(names):
         return model
-    logger.warning("%s knows other classes (%s): its class heads start anew, all else is kept",
-                   path, reprlib.repr(info.names))
+    logger.warning("the weights know other classes (%s): their class heads start anew, all else is kept",
+                   reprlib.repr(info.names))
     renewed = DeformableDETR(replace(model.config, num_classes=len(names)))
     fresh = renewed.state_dict()
     state = {key: fresh[key] if ".classify." in key else tensor for key, tensor in model.state_dict().items()}

@@ -1,0 +1,100 @@
+"""What a training does where nobody says how: chosen for the data and the machine, each with its reason.
+
+Fitted to a few hundred pictures; docs/training.md has what was measured with them.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from deformable_detr.data import Annotations
+from deformable_detr.detector import DEMO
+from deformable_detr.training.recipe import Recipe
+from deformable_detr.training.start import Start
+
+logger = logging.getLogger(__name__)
+
+FEW_PICTURES = 5000
+EPOCHS = range(12, 200)
+LOOKS = {"cpu": 6000, "gpu": 30_000}         # at training pictures, over all epochs
+BATCH_SIZE = {"cpu": 2, "gpu": 8}
+LARGEST_SIZE = {"cpu": 384, "gpu": 640}      # of a picture's short side
+SIZE_STEP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A setting, and why it is so."""
+
+    value: Any
+    reason: str
+
+
+def choose(start: Start, said: Mapping[str, Any],
+           annotations: Annotations) -> tuple[Start, Recipe, dict[str, str]]:
+    """Where to start, how to train, and why, by setting; what the user has said of the recipe stays.
+
+    A preset means the published recipe: then nothing is chosen. Raises ValueError where a recipe cannot be.
+    """
+    if start.preset:
+        return start, Recipe(**said), {}
+    begin: dict[str, Choice] = {}
+    if start.is_open:
+        begin["weights"] = Choice(DEMO, "the packaged detector, which has learnt to find things")
+        begin |= {} if start.size else {"size": _size(annotations)}
+        start = replace(start, **{name: choice.value for name, choice in begin.items()})
+    recipe = _recipe(len(annotations.pictures), start, said)
+    reasons = {name: f"{choice.value}: {choice.reason}" for name, choice in {**begin, **recipe}.items()}
+    logger.info("chosen, as no flag says otherwise:")
+    for name, reason in reasons.items():
+        logger.info("  --%s %s", name.replace("_", "-"), reason)
+    return start, Recipe(**{name: choice.value for name, choice in recipe.items()}, **said), reasons
+
+
+def _size(annotations: Annotations) -> Choice:
+    """Pixels of a picture's short side."""
+    machine = _machine()
+    typical = int(np.median([min(picture.size) for picture in annotations.pictures]))
+    size = max(SIZE_STEP, min(typical, LARGEST_SIZE[machine]) // SIZE_STEP * SIZE_STEP)
+    limit = f"; larger ones take long on a {machine.upper()}" if size < typical - SIZE_STEP else ""
+    return Choice(size, f"the short side of half of the pictures is {typical} or more{limit}")
+
+
+def _recipe(num_pictures: int, start: Start, said: Mapping[str, Any]) -> dict[str, Choice]:
+    """Settings that are not as published, but for those that the user has said."""
+    machine = _machine()
+    few = num_pictures < FEW_PICTURES
+    epochs = min(max(round(LOOKS[machine] / num_pictures), EPOCHS.start), EPOCHS.stop)
+    epochs_said, batch_size = said.get("epochs", epochs), said.get("batch_size", BATCH_SIZE[machine])
+    num_steps = epochs_said * -(-num_pictures // max(1, batch_size))
+    cores = os.cpu_count() or 1
+    chosen = {
+        "epochs": Choice(epochs, f"{num_pictures} pictures; {LOOKS[machine]} looks at one suit a {machine.upper()}"),
+        "batch_size": Choice(BATCH_SIZE[machine], f"for a {machine.upper()}; halved where the memory does not suffice"),
+        "schedule": Choice("cosine", "the learning rate ends at 0, however long the training"),
+        "warmup_steps": Choice(min(200, num_steps // 10), "at most a tenth of the steps"),
+        "augmentation": Choice("strong", "few pictures, seen often") if few else Choice("small", "many pictures"),
+        "ema_decay": Choice(0.999, "the average of many steps finds more than the last one"),
+        "class_target": Choice("iou", "scores that say how well a box fits"),
+        "save_steps": Choice(100, "an interruption costs no more steps than these"),
+        "num_workers": Choice(min(max(1, cores // 2), 8), f"half of {cores} cores read pictures, at most 8"),
+    }
+    if said.get("augmentation", chosen["augmentation"].value) == "strong":
+        chosen["plain_epochs"] = Choice(max(1, epochs_said // 6), "the last epochs see pictures as they are")
+    if start.config.two_stage:
+        chosen["denoising_queries"] = Choice(100, "boxes to put right in every step, so that it learns sooner")
+    if start.weights == DEMO:
+        chosen["learning_rate"] = Choice(3e-4, "suits the packaged detector, which is small")
+        chosen["backbone_learning_rate"] = Choice(1e-4, "a third of it, as the backbone knows most already")
+    if said.get("shard"):
+        del chosen["ema_decay"]   # which needs the whole model
+    return {name: choice for name, choice in chosen.items() if name not in said}
+
+
+def _machine() -> str:
+    return "gpu" if torch.accelerator.is_available() else "cpu"

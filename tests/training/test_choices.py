@@ -1,0 +1,97 @@
+"""What `ddetr train` chooses where no flag says: all of it where nothing is said, nothing of what is."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deformable_detr.cli import main
+from deformable_detr.data import Annotations, DetectionDataset, Picture
+from deformable_detr.training import Recipe
+from deformable_detr.training.choices import choose
+from deformable_detr.training.start import Start
+from deformable_detr.weights import load
+
+BCCD = Path(__file__).parents[1] / "fixtures" / "bccd"
+
+
+@pytest.fixture(scope="module")
+def annotations() -> Annotations:
+    return DetectionDataset(BCCD, "train").annotations
+
+
+def many(annotations: Annotations, count: int, width: int = 640, height: int = 480) -> Annotations:
+    return replace(annotations, pictures=tuple(Picture(number, f"{number}.png", width, height)
+                                               for number in range(count)))
+
+
+def test_without_a_flag_the_packaged_detector_learns_the_new_classes(
+        squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", str(squares), "--epochs=1", f"--out={out}"]) == 0
+    printed = capsys.readouterr().err
+    for setting in ("weights", "size", "batch-size", "augmentation", "learning-rate"):
+        assert f"  --{setting} " in printed
+    assert "--epochs " not in printed.partition("chosen")[2].partition("epoch 1/1")[0]
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["preprocessing"]["size"] == 64
+    assert settings["recipe"]["schedule"] == "cosine"
+    assert settings["provenance"]["chosen weights"].startswith("demo: ")
+    model, info = load(out / "best.safetensors")
+    assert info.names == ("square",)
+    assert model.config.backbone == "tf_efficientnet_lite0"
+    assert main(["train", str(squares), "--epochs=2", f"--out={out}", "--resume"]) == 0
+
+
+def test_a_preset_means_the_published_recipe(annotations: Annotations) -> None:
+    start = Start("multi-scale")
+    assert choose(start, {}, annotations) == (start, Recipe(), {})
+    assert choose(start, {"epochs": 3}, annotations)[1] == Recipe(epochs=3)
+
+
+@pytest.mark.parametrize("start", [
+    Start(weights="demo"), Start(changes={"backbone": "test_resnet"}), Start(backbone_weights="pretrained")])
+def test_who_says_where_to_start_keeps_the_start_and_its_size(start: Start, annotations: Annotations) -> None:
+    kept, recipe, reasons = choose(start, {}, annotations)
+    assert kept == start
+    assert recipe.schedule == "cosine"
+    assert not {"weights", "size"} & reasons.keys()
+
+
+def test_a_flag_wins_over_every_choice(annotations: Annotations) -> None:
+    _, chosen, reasons = choose(Start(), {}, annotations)
+    published = asdict(Recipe())
+    for name in reasons.keys() - {"weights", "size"}:
+        said = {name: published[name]} | ({"plain_epochs": 0} if name == "augmentation" else {})
+        _, recipe, others = choose(Start(), said, annotations)
+        assert getattr(recipe, name) == published[name]
+        assert name not in others
+    assert choose(Start(size=100), {}, annotations)[0].size == 100
+    assert chosen.denoising_queries > 0
+
+
+def test_choices_follow_the_data(annotations: Annotations) -> None:
+    recipes = [choose(Start(), {}, many(annotations, count))[1] for count in (2, 50, 300, 3000, 50_000)]
+    epochs = [recipe.epochs for recipe in recipes]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[0] > epochs[-1]
+    assert [recipe.augmentation for recipe in recipes] == ["strong"] * 4 + ["small"]
+    sizes = [choose(Start(), {}, many(annotations, 9, 2 * side, side))[0].preprocessing.size for side in (20, 200, 900)]
+    assert sizes[:2] == [32, 192]
+    assert sizes[2] % 32 == 0
+    assert 192 < sizes[2] < 900
+
+
+def test_choices_that_exclude_each_other(annotations: Annotations) -> None:
+    assert choose(Start(), {"shard": True}, annotations)[1].ema_decay == 0
+    assert choose(Start(), {"augmentation": "small"}, annotations)[1].plain_epochs == 0
+    one_stage = Start(changes={"backbone": "test_resnet", "two_stage": False})
+    assert choose(one_stage, {}, annotations)[1].denoising_queries == 0
+
+
+def test_what_no_training_can_use_is_refused_as_ever(squares: Path, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--batch-size=0", "--epochs=0"):
+        assert main(["train", str(squares), flag, f"--out={tmp_path / 'run'}"]) == 2
+        assert "expected at least 1, got 0" in capsys.readouterr().err
