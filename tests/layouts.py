@@ -103,6 +103,23 @@ def classes_txt(folder: Path, names: list[str], _: dict[str, str]) -> None:
     (folder / "classes.txt").write_text("\n".join(names) + "\n")
 
 
+def darknet(pictures: str, before: str, called: dict[str, str]) -> Callable[..., None]:
+    """CVAT's "YOLO 1.1": pictures and labels side by side, listed in {}.txt, all named in obj.data."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        yolo(pictures, called, None)(folder, names, splits)
+        settings = [f"classes = {len(names)}", f"names = {before}obj.names", "backup = backup/"]
+        for split in splits:
+            inside = pictures.format(called[split])
+            for label in (folder / inside.replace("images", "labels")).glob("*.txt"):
+                label.rename(folder / inside / label.name)
+            listed = sorted(path.name for path in (folder / inside).glob("*.jpg"))
+            (folder / f"{called[split]}.txt").write_text("".join(f"{before}{inside}/{name}\n" for name in listed))
+            settings.append(f"{called[split]} = {before}{called[split]}.txt")
+        (folder / "obj.data").write_text("\n".join(settings) + "\n")
+        (folder / "obj.names").write_text("\n".join(names) + "\n")
+    return write
+
+
 def voc(sheets: str, pictures: str, called: dict[str, str], lists: bool = False) -> Callable[..., None]:
     """VOC's XML and pictures there; with `lists` of what belongs to a split."""
     def write(folder: Path, names: list[str], splits: Splits) -> None:
@@ -177,6 +194,8 @@ LAYOUTS: dict[str, Callable[..., None]] = {
     "YOLO, lists": yolo("images/{}", SAME, picture_lists),
     "YOLO, folders": yolo("images/{}", SAME, classes_txt),
     "YOLO, side by side": yolo("{}", SAME, data_yaml()),
+    "YOLO, CVAT": darknet("obj_{}_data", "data/", ROBOFLOW),
+    "YOLO, CVAT, folders": darknet("obj_{}_data/images", "", ROBOFLOW),
     "VOC": voc("Annotations", "JPEGImages", SAME, lists=True),
     "VOC, Roboflow": voc("{}", "{}", ROBOFLOW),
     "VOC, split folders": voc("{}/annotations", "{}/images", SAME),
@@ -190,6 +209,7 @@ UNSPLIT: dict[str, Callable[..., None]] = {
     "COCO, Label Studio": coco("result.json", "images", SAME),
     "YOLO, Label Studio": yolo("images", SAME, classes_txt),
     "YOLO, labelImg": yolo(".", SAME, classes_txt),
+    "YOLO, CVAT": darknet("obj_{}_data", "data/", SAME),
     "VOC": voc("Annotations", "JPEGImages", SAME),
     "VOC, labelImg": voc(".", ".", SAME),
     "parquet": parquet("{1:04d}.parquet"),
