@@ -21,16 +21,16 @@ def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, f
     report_rows(Kind.BOX_TINY, annotations, _tiny(annotations, faults, limits), findings)
     counts = np.bincount(annotations.picture_index[faults.usable], minlength=len(annotations.pictures))
     many = np.flatnonzero(counts > limits.num_queries).tolist()
-    names = [picture.file_name for picture in annotations.pictures]
+    pictures = annotations.pictures
     queries = f"the model has {limits.num_queries} queries"
     findings.add_all(Kind.OBJECTS_MANY, len(many), (
-        (annotations.place_of_picture(index), f"{counts[index]} objects in {names[index]}, {queries}")
+        (annotations.place_of_picture(index), f"{counts[index]} objects in {pictures[index].file_name}, {queries}")
         for index in many))
-    places = [annotations.store.place(picture) for picture in annotations.pictures]
+    places = [annotations.store.place(picture) for picture in pictures]
     listed = Counter(places)
     twice = [index for index, place in enumerate(places) if listed[place] > 1]
     findings.add_all(Kind.PICTURE_TWICE, len(twice), (
-        (annotations.place_of_picture(index), f"{names[index]} is listed {listed[places[index]]} times")
+        (annotations.place_of_picture(index), f"{pictures[index].file_name} is listed {listed[places[index]]} times")
         for index in twice))
 
 
@@ -48,7 +48,5 @@ def find_duplicates(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
 
 def _tiny(annotations: Annotations, faults: BoxFaults, limits: Limits) -> np.ndarray:
     """(T,) Which objects have both sides below a pixel of the finest map, once the picture has been resized."""
-    scales = np.array([limits.preprocessing.resized(picture.size)[0] / picture.height
-                       for picture in annotations.pictures])
-    sides = annotations.boxes[:, 2:].max(1) * scales[annotations.picture_index]
+    sides = annotations.boxes[:, 2:].max(1) * limits.scales(annotations.pictures)[annotations.picture_index]
     return faults.usable & ~faults.fractions & (sides < limits.stride)
