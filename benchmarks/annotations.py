@@ -21,6 +21,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from deformable_detr.data import DetectionDataset, Sample, SampleKey, build_loader, eval_transform
+from deformable_detr.structures import Preprocessing
+
 MIB = 2**20
 AT_ONCE = 100_000       # objects that are written at once
 IN_FOLDER = 1000        # pictures; all in a folder are one file with many names
@@ -62,7 +65,8 @@ def write_split(folder: Path, split: str, num_pictures: int, num_objects: int) -
         pictures = folder / "images" / split / f"{start // IN_FOLDER:04d}"
         pictures.mkdir(parents=True)
         noise = generator.integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), np.uint8)
-        first, *others = (pictures / f"{number:012d}.jpg" for number in numbers[max(0, start - 1):start + IN_FOLDER - 1])
+        inside = numbers[max(0, start - 1):start + IN_FOLDER - 1]
+        first, *others = (pictures / f"{number:012d}.jpg" for number in inside)
         PIL.Image.fromarray(noise).resize((WIDTH, HEIGHT)).save(first)
         for other in others:
             other.hardlink_to(first)
@@ -81,39 +85,75 @@ def measured(command: Sequence[str]) -> tuple[float, float, str]:
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / MIB, output
 
 
-def open_it(folder: Path) -> None:
-    """Prints the seconds that a data set takes to open, once the libraries are there."""
-    from deformable_detr.data import DetectionDataset, eval_transform
-    from deformable_detr.structures import Preprocessing
+class Collecting(DetectionDataset):
+    """Collects garbage at each picture."""
 
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        gc.collect()
+        return super().__getitem__(key)
+
+
+def open_it(folder: Path) -> None:
+    """Print the seconds that the data set takes to open, once the libraries are there."""
     start = time.perf_counter()
     dataset = DetectionDataset(folder, "train", eval_transform(Preprocessing()))
-    print(time.perf_counter() - start, len(dataset), len(dataset.annotations.boxes))
+    print(time.perf_counter() - start)
+    print(f"{len(dataset)} pictures, {len(dataset.annotations.boxes)} objects", file=sys.stderr)
 
 
 def run_workers(folder: Path, how: str, count: int) -> None:
-    """Prints the mean MiB that a worker has for itself, and shares fairly."""
-    from deformable_detr.data import DetectionDataset, build_loader, train_transform
-    from deformable_detr.data.dataset import Sample
-    from deformable_detr.structures import Preprocessing
-
-    global Collecting       # where a worker that is not forked looks for it
-
-    class Collecting(DetectionDataset):
-        def __getitem__(self, key: object) -> Sample:
-            gc.collect()
-            return super().__getitem__(key)
-
+    """Print the mean MiB that workers, forked or spawned, have for themselves."""
     multiprocessing.set_start_method(how)
-    dataset = DetectionDataset(folder, "train", train_transform("published", Preprocessing(256, 426)))
-    dataset.__class__ = Collecting if how == "fork" else DetectionDataset
-    loader = iter(build_loader(dataset, 2, training=True, num_workers=count))
-    list(islice(loader, 8 * count))
-    print(*np.mean([own_memory(worker.pid) for worker in loader._workers], axis=0))
+    dataset = Collecting(folder, "train", eval_transform(Preprocessing(256, 426)))
+    batches = iter(build_loader(dataset, 2, training=True, num_workers=count))
+    for _ in islice(batches, 8 * count):
+        pass
+    print(np.mean([own_memory(worker.pid) for worker in batches._workers]))     # type: ignore[attr-defined]
 
 
-def own_memory(pid: int) -> tuple[float, float]:
-    """MiB: pages of this process alone, and with its share of the others."""
-    sizes = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    kib = {name: int(size.split()[0]) for name, size in sizes.items()}
-    return (kib["Private_Clean"] + kib["Private_Dirty"]) / 1024, kib["Pss"] / 1024
+def own_memory(pid: int) -> float:
+    """MiB of a process that no other shares."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=500_000)
+    parser.add_argument("--objects", type=int, default=5_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder, which goes again")
+    parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.open:
+        open_it(options.open)
+    elif options.run:
+        run_workers(Path(options.run[0]), options.run[1], options.workers)
+    else:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            compare(Path(folder), options.pictures, options.objects, options.workers)
+
+
+def compare(folder: Path, num_pictures: int, num_objects: int, num_workers: int) -> None:
+    large, small = folder / "large", folder / "small"
+    size = write_split(large, "train", num_pictures, num_objects).stat().st_size
+    write_split(small, "train", FEW, 10 * FEW)
+    for data in (large, small):
+        write_split(data, "val", FEW, 10 * FEW)
+    print(f"{num_pictures} pictures, {num_objects} objects, {size / 1e9:.2f} GB\n")
+    print("| | seconds | peak of the process, GiB |\n|---|---|---|")
+    _, peak, output = measured([__file__, "--open", str(large)])
+    print(f"| open, without importing the libraries | {float(output):.1f} | {peak / 1024:.2f} |", flush=True)
+    for name, options in (("--json", ["--json"]), ("with its charts", ["--sheet", str(folder / "check.png")])):
+        seconds, peak, _ = measured(["-m", "deformable_detr", "check", str(large), "--fast", *options])
+        print(f"| `ddetr check --fast`, {name} | {seconds:.1f} | {peak / 1024:.2f} |", flush=True)
+    print("\n| a worker's own memory | large, MiB | few pictures, MiB | added, MiB |\n|---|---|---|---|")
+    for how in ("fork", "spawn"):
+        own = [float(measured([__file__, "--workers", str(num_workers), "--run", str(data), how])[2])
+               for data in (large, small)]
+        print(f"| {how} | {own[0]:.0f} | {own[1]:.0f} | {own[0] - own[1]:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
