@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+from jaxtyping import Float, Int64
 
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.check.limits import Limits
@@ -11,6 +12,7 @@ from deformable_detr.data.kinds import Kind
 from deformable_detr.data.targets import BoxFaults, report_rows
 
 ROUNDING = 1000     # boxes that differ by less than a thousandth of a pixel are the same
+MIXING = np.sqrt([2, 3, 5, 7, 11])      # sums with these factors are equal for equal rows, and for few others
 
 
 def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, findings: Findings) -> None:
@@ -38,12 +40,21 @@ def find_duplicates(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
     """Which objects have the box of an earlier one of their picture: of the same class, and of another. (T,) each"""
     duplicate, other_class = np.zeros((2, len(annotations.boxes)), bool)
     keys = np.column_stack([annotations.picture_index, np.rint(annotations.boxes * ROUNDING)])
-    order = np.lexsort((annotations.labels, *keys.T))
+    rows = _perhaps_equal(keys)
+    order = rows[np.lexsort((annotations.labels[rows], *keys[rows].T))]
     same_box = (keys[order][1:] == keys[order][:-1]).all(1)
     same_class = annotations.labels[order][1:] == annotations.labels[order][:-1]
     duplicate[order[1:][same_box & same_class]] = True
     other_class[order[1:][same_box & ~same_class]] = True
     return duplicate & ~annotations.crowd, other_class & ~annotations.crowd
+
+
+def _perhaps_equal(keys: Float[np.ndarray, "T 5"]) -> Int64[np.ndarray, "rows"]:
+    """The rows that have an equal one, and a few more, in order: sorting one number a row is far quicker than five."""
+    mixed = (keys * MIXING).sum(axis=1)
+    order = np.argsort(mixed)
+    same = mixed[order][1:] == mixed[order][:-1]
+    return np.union1d(order[1:][same], order[:-1][same])
 
 
 def _tiny(annotations: Annotations, faults: BoxFaults, limits: Limits) -> np.ndarray:
