@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +25,6 @@ import PIL.Image
 from deformable_detr.data import DetectionDataset, Sample, SampleKey, build_loader, eval_transform
 from deformable_detr.structures import Preprocessing
 
-MIB = 2**20
 AT_ONCE = 100_000       # objects that are written at once
 IN_FOLDER = 1000        # pictures; all in a folder are one file with many names
 NUM_CLASSES = 80
@@ -73,8 +73,21 @@ def write_split(folder: Path, split: str, num_pictures: int, num_objects: int) -
     return file
 
 
-def measured(command: Sequence[str]) -> tuple[float, float, str]:
-    """Seconds and peak MiB of a process, and what it printed."""
+@dataclass(frozen=True)
+class Measured:
+    """A process."""
+
+    seconds: float
+    core_seconds: float     # of processor time, which others on the machine disturb less
+    peak: float             # MiB
+    output: str
+
+    def row(self) -> str:
+        return f"{self.seconds:.1f} | {self.core_seconds:.1f} | {self.peak / 1024:.2f}"
+
+
+def measured(command: Sequence[str]) -> Measured:
+    """Run Python."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     output = process.stdout.read() if process.stdout else ""
@@ -82,7 +95,7 @@ def measured(command: Sequence[str]) -> tuple[float, float, str]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / MIB, output
+    return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
 class Collecting(DetectionDataset):
@@ -94,11 +107,9 @@ class Collecting(DetectionDataset):
 
 
 def open_it(folder: Path) -> None:
-    """Print the seconds that the data set takes to open, once the libraries are there."""
-    start = time.perf_counter()
+    """Open the data set."""
     dataset = DetectionDataset(folder, "train", eval_transform(Preprocessing()))
-    print(time.perf_counter() - start)
-    print(f"{len(dataset)} pictures, {len(dataset.annotations.boxes)} objects", file=sys.stderr)
+    print(f"{len(dataset)} pictures, {len(dataset.annotations.boxes)} objects")
 
 
 def run_workers(folder: Path, how: str, count: int) -> None:
@@ -142,15 +153,17 @@ def compare(folder: Path, num_pictures: int, num_objects: int, num_workers: int)
     for data in (large, small):
         write_split(data, "val", FEW, 10 * FEW)
     print(f"{num_pictures} pictures, {num_objects} objects, {size / 1e9:.2f} GB\n")
-    print("| | seconds | peak of the process, GiB |\n|---|---|---|")
-    _, peak, output = measured([__file__, "--open", str(large)])
-    print(f"| open, without importing the libraries | {float(output):.1f} | {peak / 1024:.2f} |", flush=True)
-    for name, options in (("--json", ["--json"]), ("with its charts", ["--sheet", str(folder / "check.png")])):
-        seconds, peak, _ = measured(["-m", "deformable_detr", "check", str(large), "--fast", *options])
-        print(f"| `ddetr check --fast`, {name} | {seconds:.1f} | {peak / 1024:.2f} |", flush=True)
+    print("| a process, with all of its imports | seconds | of a core | peak, GiB |\n|---|---|---|---|")
+    check = ["-m", "deformable_detr", "check", "--fast"]
+    for name, command in (
+            ("opens few pictures", [__file__, "--open", str(small)]),
+            ("opens the set", [__file__, "--open", str(large)]),
+            ("`ddetr check --fast --json`", [*check, "--json", str(large)]),
+            ("`ddetr check --fast`, with its charts", [*check, "--sheet", str(folder / "check.png"), str(large)])):
+        print(f"| {name} | {measured(command).row()} |", flush=True)
     print("\n| a worker's own memory | large, MiB | few pictures, MiB | added, MiB |\n|---|---|---|---|")
     for how in ("fork", "spawn"):
-        own = [float(measured([__file__, "--workers", str(num_workers), "--run", str(data), how])[2])
+        own = [float(measured([__file__, "--workers", str(num_workers), "--run", str(data), how]).output)
                for data in (large, small)]
         print(f"| {how} | {own[0]:.0f} | {own[1]:.0f} | {own[0] - own[1]:.0f} |", flush=True)
 

@@ -38,7 +38,7 @@ class _Sound(msgspec.Struct, gc=False):
     category_id: Identity
     bbox: tuple[Number, Number, Number, Number]
     area: Number | None = None
-    iscrowd: Literal[0, 1] = 0
+    iscrowd: bool | Literal[0, 1] = 0
 
 
 _SOUND = msgspec.json.Decoder(list[_Sound])
