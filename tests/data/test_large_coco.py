@@ -88,7 +88,8 @@ def written(folder: Path, objects: str) -> Path:
 
 @pytest.mark.parametrize("spoilt", [
     [], [("segmentation", '{"counts": "aé", "size": [30, 40]}')], [("area", "null")], [("iscrowd", "1")],
-    [("iscrowd", "true")], [("bbox", "[1, 2, 3.25, 4e0]")], [("note", '"\\u0061"')], [("image_id", "2"), ("image_id", "3")]])
+    [("iscrowd", "true")], [("bbox", "[1, 2, 3.25, 4e0]")], [("note", '"\\u0061"')],
+    [("image_id", "2"), ("image_id", "3")]])
 def test_sound_entries_are_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                         spoilt: list[tuple[str, str]]) -> None:
     monkeypatch.delattr(coco, "read_object")    # whom the careful way asks
