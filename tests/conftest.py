@@ -1,10 +1,14 @@
 """Every shape written in a signature is checked while the tests run, and no test's log goes on into the next."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 from jaxtyping import install_import_hook
+
+# Two processes of tests have the threads of both: those that wait must not keep the others from working.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 install_import_hook("deformable_detr", "typechecker.checked")
 

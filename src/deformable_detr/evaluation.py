@@ -109,7 +109,7 @@ class CocoEvaluator:
         self.annotations = annotations
         self.match = match_names(annotations.names if names is None else names, annotations.names)
         self.found: dict[int, Detections] = {}      # by picture id
-        self._image_ids = [picture.id for picture in annotations.pictures]
+        self._image_ids = annotations.pictures.ids.tolist()
         self._known_ids = set(self._image_ids)
 
     def add(self, image_id: int | str | None, detections: Detections) -> None:

@@ -4,10 +4,12 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deformable_detr.data import DataError, DetectionDataset, eval_transform
 from deformable_detr.data.check import Checkup, Limits, check_data
+from deformable_detr.data.check.objects import find_duplicates
 from deformable_detr.data.findings import Finding, Findings, Place
 from deformable_detr.data.kinds import Kind
 from deformable_detr.structures import Preprocessing
@@ -22,6 +24,7 @@ from planted import (
     plant_yolo,
     whole_data_sets,
 )
+from synthetic import box
 
 LIMITS = Limits(Preprocessing(size=72, max_size=120), NUM_QUERIES, stride=2)
 PLANTERS = {"COCO": plant_coco, "YOLO": plant_yolo, "VOC": plant_voc, "parquet": plant_parquet}
@@ -108,3 +111,25 @@ def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatc
 
 def test_a_place_is_one_printable_line() -> None:
     assert str(Place(Path("a\nb\x1b[31m.txt"), 3)) == r"a\nb\x1b[31m.txt:3"
+
+
+def test_boxes_given_twice_are_those_that_a_search_finds(write_data) -> None:
+    generator = np.random.default_rng(0)
+    boxes = generator.integers(-1, 2, (300, 4)) / 2 + 1
+    annotations = DetectionDataset(write_data(annotations=[
+        box(number, [7, 3, 9][number % 3], [20, 5][number % 2], corner.tolist(), iscrowd=int(number % 7 == 0))
+        for number, corner in enumerate(boxes)]), "train", eval_transform(LIMITS.preprocessing)).annotations
+    seen: dict[tuple, set[int]] = {}
+    expected_same, expected_other = [], []
+    for number in sorted(range(300), key=lambda number: (annotations.labels[number], number)):
+        classes = seen.setdefault((annotations.picture_index[number], *annotations.boxes[number]), set())
+        if not annotations.crowd[number]:
+            expected_same += [number] * (annotations.labels[number] in classes)
+            expected_other += [number] * bool(classes - {annotations.labels[number]} and
+                                              annotations.labels[number] not in classes)
+        classes.add(annotations.labels[number])
+    same, other = find_duplicates(annotations)
+    assert np.flatnonzero(same).tolist() == sorted(expected_same)
+    assert np.flatnonzero(other).tolist() == sorted(expected_other)
+    assert len(expected_same) > 50
+    assert len(expected_other) > 20

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,17 @@ def test_samples(write_data) -> None:
     assert target.labels.tolist() == [1, 0]
     pixels = cxcywh_to_xyxy(target.boxes) * torch.tensor([40, 30, 40, 30])
     torch.testing.assert_close(pixels, torch.tensor([[2.0, 3, 12, 15], [5, 5, 14, 14]]))
+
+
+def test_a_process_that_is_not_forked_reads_the_same(write_data) -> None:
+    dataset = DetectionDataset(write_data(), "train", PLAIN)
+    sent = pickle.loads(pickle.dumps(dataset))
+    assert len(sent) == 3
+    assert len(sent.annotations.boxes) == 0     # which evaluation needs, and no worker
+    for index in range(3):
+        (image, target, _), (other, expected, _) = sent[index], dataset[index]
+        torch.testing.assert_close((image, target.boxes, target.labels), (other, expected.boxes, expected.labels))
+        assert target.image_id == expected.image_id
 
 
 def test_an_empty_picture_is_a_sample(write_data) -> None:

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from deformable_detr.cli import main
-from deformable_detr.data import Annotations, DetectionDataset, Picture
+from deformable_detr.data import Annotations, DetectionDataset
+from deformable_detr.data.picture_list import Picture, PictureList
 from deformable_detr.training import Recipe
 from deformable_detr.training.choices import choose
 from deformable_detr.training.start import Start
@@ -22,8 +23,8 @@ def annotations() -> Annotations:
 
 
 def many(annotations: Annotations, count: int, width: int = 640, height: int = 480) -> Annotations:
-    return replace(annotations, pictures=tuple(Picture(number, f"{number}.png", width, height)
-                                               for number in range(count)))
+    return replace(annotations, pictures=PictureList.of([Picture(number, f"{number}.png", width, height)
+                                                         for number in range(count)]))
 
 
 def test_without_a_flag_the_packaged_detector_learns_the_new_classes(

@@ -102,8 +102,8 @@ def test_evaluation_on_two_processes_counts_every_picture_once(tmp_path: Path) -
         shutil.copy(PACKAGED_TRUTH, data / f"{split}.json")
 
     def flags(out: Path) -> Flags:
-        return ["train", str(data), "--weights", "demo", "--epochs=1", "--learning-rate=0", "--batch-size=1",
-                "--backbone-learning-rate=0", "--num-workers=0", f"--out={out}"]
+        return ["train", str(data), "--preset=two-stage", "--weights", "demo", "--epochs=1", "--learning-rate=0",
+                "--batch-size=1", "--backbone-learning-rate=0", "--num-workers=0", f"--out={out}"]
 
     one, two = tmp_path / "one", tmp_path / "two"
     assert_ended_well([alone("record", tmp_path / "one.st", flags(one))])

@@ -67,8 +67,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     force
         With --resume, take other settings for what is left of the run.
     weights
-        Start from this detector ("demo", a file, or "hf:owner/name"); the heads of other classes start anew. By
-        default "demo", where neither a preset, a backbone's weights nor a part of the model is asked for.
+        Start from this detector ("demo", a file, or "hf:owner/name"); the heads of other classes start anew.
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size

@@ -9,23 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from deformable_detr.data.findings import DataError, Place
+from deformable_detr.data.picture_list import Picture, PictureList
 from deformable_detr.pictures import PictureError, read_picture
-from deformable_detr.structures import ImageSize
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One listed picture; sizes are pixels."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-
-    @property
-    def size(self) -> ImageSize:
-        """(height, width)"""
-        return self.height, self.width
 
 
 @runtime_checkable
@@ -71,7 +56,7 @@ class Annotations:
     file: Path                                  # that says it, or the folder of those that do
     names: tuple[str, ...]                      # of class 0..K-1, which is the order of the ids
     category_ids: tuple[int, ...]               # ascending, gaps allowed
-    pictures: tuple[Picture, ...]
+    pictures: PictureList
     ids: Int64[np.ndarray, "T"]
     picture_index: Int64[np.ndarray, "T"]       # into `pictures`
     labels: Int64[np.ndarray, "T"]              # class indices 0..K-1
@@ -116,10 +101,10 @@ class Annotations:
     def subset(self, chosen: Sequence[int]) -> "Annotations":
         """The pictures of these indices, in this order, and their objects."""
         new_index = np.full(len(self.pictures), -1, np.int64)
-        new_index[list(chosen)] = np.arange(len(chosen))
+        new_index[np.asarray(chosen, np.int64)] = np.arange(len(chosen))
         rows = new_index[self.picture_index] >= 0
         return replace(
-            self.rows(rows), pictures=tuple(self.pictures[index] for index in chosen),
+            self.rows(rows), pictures=self.pictures.subset(chosen),
             picture_index=new_index[self.picture_index[rows]],
             sources=tuple(self.sources[index] for index in chosen) if self.sources else ())
 

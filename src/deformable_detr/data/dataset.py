@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class DetectionDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.annotations.pictures)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to a worker process that is not forked: of the objects, those to train on alone."""
+        none = np.zeros(len(self.annotations.boxes), bool)
+        return {**self.__dict__, "annotations": self.annotations.rows(none)}
 
     def truth(self, index: int) -> tuple[Float[Tensor, "T 4"], Int64[Tensor, "T"]]:
         """Boxes, xyxy in pixels of the picture, and class indices to train on."""

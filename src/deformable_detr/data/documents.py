@@ -44,7 +44,11 @@ class Element:
 
 def read_json(file: Path) -> Any:
     """The content of a JSON file. Raises DocumentError."""
-    content = _read(file)
+    return parse_json(read_bytes(file))
+
+
+def parse_json(content: bytes) -> Any:
+    """What JSON says. Raises DocumentError."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -56,7 +60,7 @@ def read_json(file: Path) -> Any:
 def read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 text file. Raises DocumentError."""
     try:
-        return re.split("\r\n|\n|\r", _read(file, MAX_BYTES).decode("utf-8-sig"))
+        return re.split("\r\n|\n|\r", read_bytes(file, MAX_BYTES).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DocumentError(f"not UTF-8 text: {error}") from error
 
@@ -67,7 +71,7 @@ def read_yaml(file: Path) -> Any:
     Raises DocumentError, for aliases too: a few lines of them can stand for more than any memory holds.
     """
     try:
-        return yaml.load(_read(file, MAX_YAML_BYTES).decode("utf-8-sig"), _TextLoader)
+        return yaml.load(read_bytes(file, MAX_YAML_BYTES).decode("utf-8-sig"), _TextLoader)
     except RecursionError:
         raise DocumentError("its YAML is nested too deeply") from None
     except yaml.MarkedYAMLError as error:
@@ -86,7 +90,7 @@ class _TextLoader(yaml.BaseLoader):
 
 def read_xml(file: Path) -> Element:
     """The root element of an XML file. Raises DocumentError, for a document type with its entities too."""
-    builder, content = _Builder(), _read(file, MAX_BYTES)
+    builder, content = _Builder(), read_bytes(file, MAX_BYTES)
     try:
         builder.parser.Parse(content, True)
     except expat.ExpatError as error:
@@ -131,7 +135,7 @@ class _Builder:
                             self.parser.CurrentLineNumber)
 
 
-def _read(file: Path, limit: int | None = None) -> bytes:
+def read_bytes(file: Path, limit: int | None = None) -> bytes:
     try:
         if file.exists() and not file.is_file():   # reading a pipe or a device may never end
             raise DocumentError("cannot be read: not a regular file")

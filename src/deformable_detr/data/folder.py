@@ -56,7 +56,7 @@ class DataFolder:
         if count < 2:
             stop(Kind.NO_PICTURES, Place(self.folder), f"no split 'val', and train has too few pictures to draw one "
                  f"from: {count}")
-        by_name = sorted(range(count), key=lambda index: whole.pictures[index].file_name)
+        by_name = sorted(range(count), key=list(whole.pictures.file_names()).__getitem__)
         num_drawn = min(max(1, round(VALIDATION_SHARE * count)), MAX_VALIDATION)
         order = np.random.default_rng(SPLIT_SEED).permutation(count)
         drawn = {by_name[position] for position in order[:num_drawn]}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path, PurePath
@@ -15,6 +16,7 @@ from deformable_detr.data.kinds import Kind
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                "test": "test", "testing": "test"}
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+PERHAPS_OUTSIDE = re.compile(r"\.\.|^[/\\]|:")    # a name without any of these is inside
 
 
 class Fence:
@@ -22,25 +24,39 @@ class Fence:
 
     def __init__(self, data: Path, *folders: Path) -> None:
         self._roots = [folder.resolve() for folder in (data, *folders)]
-        self._resolved = cache(Path.resolve)    # the folders are few, and each costs several system calls
+        self._folder_inside = cache(self._lies_inside)  # folders are few, and each costs several system calls
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, path: str | Path) -> bool:
         """Whether there is such a file. Raises EntryError for one that lies outside."""
         try:
-            real = path.resolve() if path.is_symlink() else self._resolved(path.parent) / path.name
+            if self._holds_plainly(str(path)):
+                return True
+            real = Path(path).resolve()
             there = real.is_file()
         except (OSError, RuntimeError, ValueError):     # a name too long, links that lead in a circle
             return False
-        if there and not any(real.is_relative_to(root) for root in self._roots):
+        if there and not self._lies_inside(real):
             raise EntryError(Kind.NAME_REFUSED,
                              f"expected a file inside {self._roots[0]}, got a link to {quoted(str(real))}")
         return there
 
+    def _holds_plainly(self, path: str) -> bool:
+        """Whether it is a file, no link, in a folder inside: a quick look, as there may be half a million."""
+        try:
+            is_file = stat.S_ISREG(os.lstat(path).st_mode)
+        except OSError:
+            return False
+        return is_file and self._folder_inside(os.path.dirname(path))   # noqa: PTH120  (ten times as fast as a Path)
+
+    def _lies_inside(self, path: str | Path) -> bool:
+        real = Path(path).resolve()
+        return any(real.is_relative_to(root) for root in self._roots)
+
 
 def check_name(name: str) -> None:
     """Raise EntryError for a file name that leads out of its folder, or that no terminal or list can hold."""
-    path = PurePath(name)
-    if path.is_absolute() or ".." in path.parts:
+    path = PurePath(name) if PERHAPS_OUTSIDE.search(name) else None
+    if path and (path.is_absolute() or ".." in path.parts):
         raise EntryError(Kind.NAME_REFUSED, f"file_name: expected a file inside the data set, got {quoted(name)}")
     if CONTROL_CHARACTER.search(name):
         raise EntryError(Kind.NAME_REFUSED, f"file_name: expected no control characters, got {quoted(name)}")
@@ -57,11 +73,11 @@ def present(annotations: Annotations, folder: Path, data: Path, findings: Findin
     """The annotations without those pictures of `folder` that are not there or lie outside, which are reported."""
     fence, kept = Fence(data, folder), []
     faults: dict[Kind, list[tuple[int, str]]] = {Kind.NAME_REFUSED: [], Kind.PICTURE_MISSING: []}
-    for index, picture in enumerate(annotations.pictures):
+    for index, name in enumerate(annotations.pictures.file_names()):
         try:
-            check_name(picture.file_name)
-            if not fence.holds(folder / picture.file_name):
-                raise EntryError(Kind.PICTURE_MISSING, f"{quoted(picture.file_name)} is not in {folder}")
+            check_name(name)
+            if not fence.holds(f"{folder}{os.sep}{name}"):
+                raise EntryError(Kind.PICTURE_MISSING, f"{quoted(name)} is not in {folder}")
             kept.append(index)
         except EntryError as fault:
             faults[fault.kind].append((index, fault.message))

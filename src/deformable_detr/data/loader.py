@@ -14,6 +14,7 @@ from math import ceil, lcm
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int64
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from deformable_detr.data.dataset import DetectionDataset, Sample, SampleKey
@@ -72,13 +73,13 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         self.batch_size, self.process, self.plain_from = batch_size, process, plain_from
         self.step_size = batch_size * accumulate * process.count
         self.seed, self.epoch, self.first_step = seed, 0, 0
-        sizes = (picture.size for picture in dataset.annotations.pictures)
+        sizes, self._size_of = dataset.annotations.pictures.distinct_sizes()
         self._canvases = [dataset.transform.canvases(size) for size in sizes]
 
     @property
     def num_steps(self) -> int:
         """Steps of an epoch."""
-        return ceil(len(self._canvases) / self.step_size)
+        return ceil(len(self._size_of) / self.step_size)
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
         """Choose the order and the augmentation of the next iteration, and the step that it begins with."""
@@ -86,14 +87,14 @@ class TrainingBatches(Sampler[list[SampleKey]]):
 
     def __len__(self) -> int:
         """Batches of the next iteration."""
-        left = len(self._canvases) - self.first_step * self.step_size
+        left = len(self._size_of) - self.first_step * self.step_size
         full, rest = divmod(max(0, left), self.step_size)
         return sum(ceil(len(self._part(range(size))) / self.batch_size)
                    for size in [self.step_size] * full + [rest] * (rest > 0))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
-        steps = self._deal(torch.randperm(len(self._canvases), generator=generator).tolist())
+        steps = self._deal(torch.randperm(len(self._size_of), generator=generator).numpy())
         smaller = steps.pop() if len(steps[-1]) < self.step_size else None
         steps = [steps[index] for index in torch.randperm(len(steps), generator=generator).tolist()]
         if smaller:
@@ -113,11 +114,11 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         first, end = (len(step) * index // count for index in (self.process.index, self.process.index + 1))
         return step[first:end]
 
-    def _deal(self, order: Sequence[int]) -> list[list[int]]:
+    def _deal(self, order: Int64[np.ndarray, "P"]) -> list[list[int]]:
         """Full steps of one group each, then the rest; the smaller step, if any, is the last."""
         groups: dict[tuple[ImageSize, ...], list[int]] = defaultdict(list)
-        for index in order:
-            groups[self._canvases[index]].append(index)
+        for index, size in zip(order.tolist(), self._size_of[order].tolist(), strict=True):
+            groups[self._canvases[size]].append(index)
         full, rest = [], []
         for group in groups.values():
             whole = len(group) // self.step_size * self.step_size
@@ -127,7 +128,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         return [dealt[start:start + self.step_size] for start in range(0, len(dealt), self.step_size)]
 
     def _key(self, index: int, choice: int) -> SampleKey:
-        canvases = self._canvases[index]
+        canvases = self._canvases[self._size_of[index]]
         canvas = canvases[choice % len(canvases)] if canvases else None
         plain = self.plain_from is not None and self.epoch >= self.plain_from
         return SampleKey(index, mixed_seed(self.seed, self.epoch, index), canvas, plain)
@@ -156,8 +157,7 @@ def mixed_seed(*parts: int) -> int:
 def _by_shape(dataset: DetectionDataset, divisor: int) -> list[int]:
     """Picture indices, those of one padded shape together; the largest first, so that memory runs out at once
     or never."""
-    def shape(index: int) -> ImageSize:
-        height, width = dataset.transform.preprocessing.resized(dataset.annotations.pictures[index].size)
-        return -(-height // divisor) * divisor, -(-width // divisor) * divisor
-
-    return sorted(range(len(dataset)), key=lambda index: (*shape(index), -index), reverse=True)
+    sizes, size_of = dataset.annotations.pictures.distinct_sizes()
+    shapes = -(-np.array([dataset.transform.preprocessing.resized(size) for size in sizes]) // divisor)
+    height, width = -shapes[size_of].T
+    return np.lexsort((width, height)).tolist()

@@ -57,8 +57,7 @@ def clipped_boxes(annotations: Annotations) -> Float[np.ndarray, "T 4"]:
 
 def picture_extents(annotations: Annotations) -> Float[np.ndarray, "T 2"]:
     """Width and height of the picture of every object."""
-    extents = np.array([(picture.width, picture.height) for picture in annotations.pictures], np.float64)
-    return extents.reshape(-1, 2)[annotations.picture_index]
+    return annotations.pictures.sizes[:, ::-1].astype(np.float64)[annotations.picture_index]
 
 
 def find_box_faults(annotations: Annotations) -> BoxFaults:
@@ -104,6 +103,6 @@ def report_rows(kind: Kind, annotations: Annotations, mask: Bool[np.ndarray, "T"
 
 def _message(annotations: Annotations, row: int) -> str:
     x, y, width, height = annotations.boxes[row]
-    picture = annotations.pictures[annotations.picture_index[row]]
+    picture = annotations.pictures[int(annotations.picture_index[row])]
     return (f"x {x:g}, y {y:g}, width {width:g}, height {height:g} of a {annotations.names[annotations.labels[row]]} "
             f"in {picture.file_name} ({picture.width} x {picture.height})")

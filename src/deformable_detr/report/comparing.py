@@ -52,7 +52,7 @@ def compare(evaluator: CocoEvaluator, pictures: Int[np.ndarray, "P"] | None = No
     """
     truth = evaluator.annotations
     if pictures is None:
-        pictures = np.argsort([picture.id for picture in truth.pictures], kind="stable")
+        pictures = np.argsort(truth.pictures.ids, kind="stable")
     by_picture = np.argsort(truth.picture_index, kind="stable")
     starts = np.searchsorted(truth.picture_index[by_picture], np.arange(len(truth.pictures) + 1))
     class_of = np.array([-1 if known is None else known for known in evaluator.match.classes])

@@ -59,7 +59,7 @@ def choose(start: Start, said: Mapping[str, Any],
 def _size(annotations: Annotations) -> Choice:
     """Pixels of a picture's short side."""
     machine = _machine()
-    typical = int(np.median([min(picture.size) for picture in annotations.pictures]))
+    typical = int(np.median(annotations.pictures.sizes.min(axis=1)))
     size = max(SIZE_STEP, min(typical, LARGEST_SIZE[machine]) // SIZE_STEP * SIZE_STEP)
     limit = f"; larger ones take long on a {machine.upper()}" if size < typical - SIZE_STEP else ""
     return Choice(size, f"the short side of half of the pictures is {typical} or more{limit}")

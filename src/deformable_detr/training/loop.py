@@ -73,11 +73,11 @@ class Training:
             self.model = self.accelerator.prepare(model)
         self.optimizer = self.accelerator.prepare(build_optimizer(self.plain_model, recipe))
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        names = {picture.id: picture.file_name for picture in training_data.annotations.pictures}
         self.learn = Step(self.accelerator, self.model, self.optimizer,
                           SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight,
                                   proposal_repeats=recipe.proposal_repeats, class_target=recipe.class_target),
-                          recipe.clip_norm, recipe.batch_size, names, recipe.denoising_queries)
+                          recipe.clip_norm, recipe.batch_size, training_data.annotations.pictures.file_name_of,
+                          recipe.denoising_queries)
         self.standing = Standing()
 
     def begin(self, *, resume: bool = False, force: bool = False) -> None:

@@ -1,7 +1,7 @@
 """One step of the optimizer, whatever the memory holds and however many processes share the work."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -28,13 +28,13 @@ class Step:
     All losses of a step are divided by its number of objects, over all batches and processes, so that it does not
     matter how its pictures were dealt out. Where a batch does not fit into the memory, it is looked at in halves.
     With `denoising_queries` the model is asked about so many noisy boxes a picture, which it has to put right.
-    `file_names` says which file a picture's id stands for.
+    `file_name_of` says which file a picture's id stands for.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, loss: SetLoss, clip_norm: float,
-                 most_at_once: int, file_names: Mapping[int, str], denoising_queries: int = 0) -> None:
+                 most_at_once: int, file_name_of: Callable[[int], str | None], denoising_queries: int = 0) -> None:
         self.accelerator, self.model, self.optimizer, self.loss = accelerator, model, optimizer, loss
-        self.clip_norm, self.most_at_once, self.file_names = clip_norm, most_at_once, file_names
+        self.clip_norm, self.most_at_once, self.file_name_of = clip_norm, most_at_once, file_name_of
         self.denoising_queries = denoising_queries
 
     def __call__(self, batches: Sequence[Batch], seed: int) -> tuple[float, dict[str, float]]:
@@ -121,7 +121,7 @@ class Step:
         return None
 
     def _file_name(self, image_id: int | str | None) -> int | str | None:
-        return self.file_names.get(image_id, image_id) if isinstance(image_id, int) else image_id
+        return (self.file_name_of(image_id) or image_id) if isinstance(image_id, int) else image_id
 
 
 def split(batch: Batch, size: int) -> Iterator[Batch]:

@@ -49,7 +49,7 @@ class Checkup:
 
 def num_empty(annotations: Annotations) -> int:
     """Pictures without objects."""
-    return len(annotations.pictures) - len(np.unique(annotations.picture_index))
+    return int((np.bincount(annotations.picture_index, minlength=len(annotations.pictures)) == 0).sum())
 
 
 def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
@@ -74,10 +74,11 @@ def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
 
 def check_splits(splits: Mapping[str, Annotations], limits: Limits, findings: Findings) -> None:
     """The fast part: report what the annotations tell beyond what reading them has."""
+    faults = {split: find_box_faults(annotations) for split, annotations in splits.items()}
     if splits:
-        check_classes(splits, findings)
-    for annotations in splits.values():
-        check_objects(annotations, find_box_faults(annotations), limits, findings)
+        check_classes(splits, faults, findings)
+    for split, annotations in splits.items():
+        check_objects(annotations, faults[split], limits, findings)
 
 
 def _read_splits(folder: DataFolder, findings: Findings) -> dict[str, Annotations]:

@@ -10,18 +10,18 @@ import numpy as np
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import Findings, Place, quoted
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.targets import find_box_faults
+from deformable_detr.data.targets import BoxFaults
 
 FEW_OBJECTS = 10
 IMBALANCE = 100         # times as many objects in the most frequent class
 MOST = 0.5              # share of a split's pictures
 
 
-def check_classes(splits: Mapping[str, Annotations], findings: Findings) -> None:
+def check_classes(splits: Mapping[str, Annotations], faults: Mapping[str, BoxFaults], findings: Findings) -> None:
     """Report what is odd about the classes; counted are the objects that can be trained on."""
     _check_names(splits, findings)
     for split, annotations in splits.items():
-        usable = find_box_faults(annotations).usable
+        usable = faults[split].usable
         counts = np.bincount(annotations.labels[usable], minlength=len(annotations.names))
         if not counts.any():
             if split != "test":
@@ -29,7 +29,8 @@ def check_classes(splits: Mapping[str, Annotations], findings: Findings) -> None
                              f"{len(annotations.pictures)} pictures")
             continue
         _check_counts(split, annotations, counts, findings)
-        num_empty = len(annotations.pictures) - len(np.unique(annotations.picture_index[usable]))
+        in_picture = np.bincount(annotations.picture_index[usable], minlength=len(annotations.pictures))
+        num_empty = int((in_picture == 0).sum())
         if num_empty > MOST * len(annotations.pictures):
             findings.add(Kind.PICTURES_EMPTY, Place(annotations.file),
                          f"{num_empty} of the {len(annotations.pictures)} pictures of {split} have no objects")

@@ -10,6 +10,7 @@ from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.check.objects import find_duplicates
 from deformable_detr.data.check.pictures import Look, Looks
 from deformable_detr.data.findings import Place
+from deformable_detr.data.picture_list import PictureList
 from deformable_detr.data.targets import clipped_boxes, find_box_faults, picture_extents
 
 SAME_SHAPE = 0.01                   # by which width / height of two sizes of one picture may differ
@@ -89,7 +90,8 @@ def fit_sizes(part: Part, done: Done) -> Part:
     done["pictures whose boxes were scaled to the size of the file"] += int((scales != 1).any(1).sum())
     done["pictures of another shape than the annotations say left out"] += len(pictures) - len(kept)
     index = part.annotations.picture_index
-    fitted = replace(part.annotations, pictures=tuple(pictures), areas=part.annotations.areas * scales.prod(1)[index],
+    fitted = replace(part.annotations, pictures=PictureList.of(pictures),
+                     areas=part.annotations.areas * scales.prod(1)[index],
                      boxes=part.annotations.boxes * np.tile(scales, 2)[index])
     return Part(fitted, part.looks).subset(kept)
 

@@ -33,12 +33,11 @@ def statistics_of(annotations: Annotations, limits: Limits) -> Statistics:
     """Measure a split."""
     usable = annotations.rows(find_box_faults(annotations).usable)
     corners, sides = usable.boxes[:, :2], usable.boxes[:, 2:]
-    scales = np.array([limits.preprocessing.resized(picture.size)[0] / picture.height
-                       for picture in usable.pictures])[usable.picture_index]
+    scales = limits.scales(usable.pictures)[usable.picture_index]
     return Statistics(
         Counter(usable.names[label] for label in usable.labels.tolist()),
         np.bincount(usable.picture_index, minlength=len(usable.pictures)),
-        np.array([(picture.width, picture.height) for picture in usable.pictures], np.float64).reshape(-1, 2),
+        usable.pictures.sizes[:, ::-1].astype(np.float64),
         np.sqrt(sides.prod(axis=1)) * scales, sides[:, 0] / sides[:, 1],
         (corners + sides / 2) / picture_extents(usable))
 

@@ -8,13 +8,14 @@ from itertools import accumulate, groupby
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from deformable_detr.data.annotations import Annotations, Picture
+from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import DataError, EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.parquet_file import ParquetFile, ParquetRow, open_parquet
 from deformable_detr.data.formats.rows import Rows
 from deformable_detr.data.formats.source import UNNAMED_SPLIT, is_number
 from deformable_detr.data.kinds import Kind
 from deformable_detr.data.layout import SPLIT_NAMES, check_name, list_files
+from deformable_detr.data.picture_list import Picture
 from deformable_detr.pictures import PictureError, open_picture, upright_size
 from deformable_detr.progress import show_progress
 

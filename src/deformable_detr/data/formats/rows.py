@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deformable_detr.data.annotations import Annotations, Picture, PictureStore
+from deformable_detr.data.annotations import Annotations, PictureStore
+from deformable_detr.data.picture_list import Picture, PictureList
 
 
 class Rows:
@@ -43,7 +44,7 @@ class Rows:
         """All of it. The area of an object is that of its box."""
         boxes = np.array(self._boxes, np.float64).reshape(-1, 4)
         return Annotations(
-            file, names, category_ids, tuple(self._pictures), np.arange(1, len(boxes) + 1),
+            file, names, category_ids, PictureList.of(self._pictures), np.arange(1, len(boxes) + 1),
             np.array(self._picture_index, np.int64), np.array(self._labels, np.int64), boxes,
             boxes[:, 2] * boxes[:, 3], np.array(self._crowd, bool), store, tuple(self._sources),
             np.array(self._lines, np.int64))

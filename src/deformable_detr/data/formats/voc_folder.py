@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from deformable_detr.data.annotations import Annotations, Picture, PictureFolder
+from deformable_detr.data.annotations import Annotations, PictureFolder
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.rows import Rows
 from deformable_detr.data.formats.source import CLASSES, UNNAMED_SPLIT, checked_names
 from deformable_detr.data.formats.voc import Sheet, read_sheet
 from deformable_detr.data.kinds import Kind
 from deformable_detr.data.layout import SPLIT_NAMES, check_name, list_files, read_list
+from deformable_detr.data.picture_list import Picture
 from deformable_detr.pictures import SUFFIXES, PictureError, open_picture, upright_size
 from deformable_detr.progress import show_progress
 

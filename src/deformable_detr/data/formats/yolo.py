@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from pathlib import Path, PurePosixPath
 
-from deformable_detr.data.annotations import Annotations, Picture, PictureFolder
+from deformable_detr.data.annotations import Annotations, PictureFolder
 from deformable_detr.data.documents import DocumentError, read_lines
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted
 from deformable_detr.data.formats.rows import Rows
 from deformable_detr.data.formats.source import is_number
 from deformable_detr.data.kinds import Kind
 from deformable_detr.data.layout import Fence
+from deformable_detr.data.picture_list import Picture
 from deformable_detr.pictures import PictureError, open_picture, upright_size
 from deformable_detr.progress import show_progress
 
