@@ -1,7 +1,9 @@
 """One data set written as other tools and labelling services would write it."""
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +181,33 @@ def parquet(files: str, as_structs: bool = False, with_sizes: bool = True) -> Ca
     return write
 
 
+def shards(files: str, classes: str = "classes.json", with_sizes: bool = True) -> Callable[..., None]:
+    """WebDataset's archives, {} for the split and a number."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        for split, truths in splits.items():
+            half = len(truths) // 2
+            for number, part in enumerate((truths[:half], truths[half:])):
+                file = folder / files.format(split, number)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with tarfile.open(file, "w") as shard:
+                    for truth in part:
+                        sizes = {"width": truth.size[0], "height": truth.size[1]} if with_sizes else {}
+                        boxes = [{"bbox": box, "category_id": 10 + label} for label, box in truth.objects]
+                        shard.add(truth.file, truth.file.name)
+                        put(shard, f"{truth.file.stem}.json", json.dumps({**sizes, "annotations": boxes}).encode())
+        (folder / classes).write_text(json.dumps([{"id": 10 + i, "name": name} for i, name in enumerate(names)]))
+    return write
+
+
+def put(shard: tarfile.TarFile, name: str, content: bytes = b"", **header: Any) -> None:
+    """Add a member; `header` replaces parts of what is said of it."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for key, value in header.items():
+        setattr(member, key, value)
+    shard.addfile(member, io.BytesIO(content))
+
+
 SAME = {split: split for split in ROBOFLOW}
 YEAR = {split: f"{split}2017" for split in ROBOFLOW}
 LAYOUTS: dict[str, Callable[..., None]] = {
@@ -201,6 +230,8 @@ LAYOUTS: dict[str, Callable[..., None]] = {
     "VOC, split folders": voc("{}/annotations", "{}/images", SAME),
     "parquet": parquet("data/{}-{:05d}-of-00002.parquet"),
     "parquet, structs": parquet("default/{}/{:04d}.parquet", as_structs=True, with_sizes=False),
+    "WebDataset": shards("{}-{:06d}.tar"),
+    "WebDataset, folders": shards("{}/{:03d}.tar", "categories.json", with_sizes=False),
 }
 UNSPLIT: dict[str, Callable[..., None]] = {
     "COCO, Roboflow": coco("_annotations.coco.json", ".", SAME),
@@ -213,4 +244,5 @@ UNSPLIT: dict[str, Callable[..., None]] = {
     "VOC": voc("Annotations", "JPEGImages", SAME),
     "VOC, labelImg": voc(".", ".", SAME),
     "parquet": parquet("{1:04d}.parquet"),
+    "WebDataset": shards("cells-{1:06d}.tar"),
 }

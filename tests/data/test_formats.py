@@ -163,7 +163,7 @@ def test_a_file_that_is_no_parquet(tmp_path: Path, content: bytes) -> None:
 
 def test_a_folder_without_a_data_set_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("nothing")
-    words = r"no data set found. Expected COCO: .*; YOLO: .*; VOC: .*; parquet: .* Got notes.md$"
+    words = r"no data set found. Expected COCO: .*; YOLO: .*; VOC: .*; parquet: .*; WebDataset: .* Got notes.md$"
     with pytest.raises(DataError, match=words):
         DataFolder(tmp_path)
 
