@@ -77,7 +77,8 @@ class ShardReader:
         content = self._content(sample.labels)
         objects = content.get("annotations", content.get("objects"))
         if not isinstance(objects, list):
-            raise EntryError(Kind.ENTRY, f"annotations: expected a list of objects, got {quoted(objects)}")
+            got = "nothing" if objects is None else quoted(objects)
+            raise EntryError(Kind.ENTRY, f"annotations: expected a list of objects, got {got}")
         entry = {"id": identity, "file_name": sample.picture.name}
         sides = {side: content[side] for side in ("width", "height") if side in content}
         picture = read_picture({**entry, **(sides or self._true_size(sample.picture))})
