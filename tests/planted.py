@@ -83,6 +83,8 @@ def plant_coco(folder: Path) -> list[Planted]:
     (images / "leak.png").write_bytes((images / "2.png").read_bytes())
     noise(images / "alike.png", 3, change=1)
     noise(images / "leaking.png", 4, change=1)
+    noise(images / "unlisted.png", 34)
+    noise(images / ".hidden.png", 34)
     noise(folder.parent / "outside.png", 33)
     (images / "link.png").symlink_to(folder.parent / "outside.png")
 
@@ -128,6 +130,7 @@ def plant_coco(folder: Path) -> list[Planted]:
         (Kind.PICTURE_MISLABELLED, here, "picture 111"), (Kind.PICTURE_DUPLICATE, here, "picture 112"),
         (Kind.PICTURE_SIMILAR, here, "picture 113"), (Kind.PICTURE_TWICE, here, "picture 11"),
         (Kind.PICTURE_TWICE, here, "picture 114"), (Kind.PICTURE_SIZE, here, "picture 116"),
+        (Kind.PICTURE_UNLISTED, "images/unlisted.png", None),
         (Kind.PICTURE_LEAK, there, "picture 21"), (Kind.PICTURE_SIMILAR_LEAK, there, "picture 22"),
         (Kind.BOX_FIRST_PIXEL, here, "annotation 504"), (Kind.BOX_EMPTY, here, "annotation 505"),
         (Kind.BOX_SWAPPED, here, "annotation 506"), (Kind.BOX_OUTSIDE, here, "annotation 507"),

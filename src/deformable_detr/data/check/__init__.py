@@ -13,6 +13,7 @@ from deformable_detr.data.check.duplicates import check_duplicates
 from deformable_detr.data.check.limits import Limits
 from deformable_detr.data.check.objects import check_objects
 from deformable_detr.data.check.pictures import Looks, look_at_all
+from deformable_detr.data.check.unlisted import check_unlisted
 from deformable_detr.data.findings import DataError, Finding, Findings, Place
 from deformable_detr.data.folder import DataFolder
 from deformable_detr.data.kinds import Kind
@@ -67,6 +68,9 @@ def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
     check_splits(splits, limits, findings)
     looks = None
     if not fast:
+        # YOLO and VOC report theirs as they are read; of a split that could not be, all would be reported here.
+        if folder.source.format == "COCO" and len(splits) == len(folder.splits):
+            check_unlisted(splits, findings)
         looks = look_at_all(splits, findings)
         check_duplicates(splits, looks, findings)
     return Checkup(data, folder.source.format, folder.is_drawn, splits, looks, findings)
