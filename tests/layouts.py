@@ -1,7 +1,9 @@
 """One data set written as other tools and labelling services would write it."""
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,23 @@ def classes_txt(folder: Path, names: list[str], _: dict[str, str]) -> None:
     (folder / "classes.txt").write_text("\n".join(names) + "\n")
 
 
+def darknet(pictures: str, before: str, called: dict[str, str]) -> Callable[..., None]:
+    """CVAT's "YOLO 1.1": pictures and labels side by side, listed in {}.txt, all named in obj.data."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        yolo(pictures, called, None)(folder, names, splits)
+        settings = [f"classes = {len(names)}", f"names = {before}obj.names", "backup = backup/"]
+        for split in splits:
+            inside = pictures.format(called[split])
+            for label in (folder / inside.replace("images", "labels")).glob("*.txt"):
+                label.rename(folder / inside / label.name)
+            listed = sorted(path.name for path in (folder / inside).glob("*.jpg"))
+            (folder / f"{called[split]}.txt").write_text("".join(f"{before}{inside}/{name}\n" for name in listed))
+            settings.append(f"{called[split]} = {before}{called[split]}.txt")
+        (folder / "obj.data").write_text("\n".join(settings) + "\n")
+        (folder / "obj.names").write_text("\n".join(names) + "\n")
+    return write
+
+
 def voc(sheets: str, pictures: str, called: dict[str, str], lists: bool = False) -> Callable[..., None]:
     """VOC's XML and pictures there; with `lists` of what belongs to a split."""
     def write(folder: Path, names: list[str], splits: Splits) -> None:
@@ -162,6 +181,33 @@ def parquet(files: str, as_structs: bool = False, with_sizes: bool = True) -> Ca
     return write
 
 
+def shards(files: str, classes: str = "classes.json", with_sizes: bool = True) -> Callable[..., None]:
+    """WebDataset's archives, {} for the split and a number."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        for split, truths in splits.items():
+            half = len(truths) // 2
+            for number, part in enumerate((truths[:half], truths[half:])):
+                file = folder / files.format(split, number)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with tarfile.open(file, "w") as shard:
+                    for truth in part:
+                        sizes = {"width": truth.size[0], "height": truth.size[1]} if with_sizes else {}
+                        boxes = [{"bbox": box, "category_id": 10 + label} for label, box in truth.objects]
+                        shard.add(truth.file, truth.file.name)
+                        put(shard, f"{truth.file.stem}.json", json.dumps({**sizes, "annotations": boxes}).encode())
+        (folder / classes).write_text(json.dumps([{"id": 10 + i, "name": name} for i, name in enumerate(names)]))
+    return write
+
+
+def put(shard: tarfile.TarFile, name: str, content: bytes = b"", **header: Any) -> None:
+    """Add a member; `header` replaces parts of what is said of it."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for key, value in header.items():
+        setattr(member, key, value)
+    shard.addfile(member, io.BytesIO(content))
+
+
 SAME = {split: split for split in ROBOFLOW}
 YEAR = {split: f"{split}2017" for split in ROBOFLOW}
 LAYOUTS: dict[str, Callable[..., None]] = {
@@ -177,11 +223,15 @@ LAYOUTS: dict[str, Callable[..., None]] = {
     "YOLO, lists": yolo("images/{}", SAME, picture_lists),
     "YOLO, folders": yolo("images/{}", SAME, classes_txt),
     "YOLO, side by side": yolo("{}", SAME, data_yaml()),
+    "YOLO, CVAT": darknet("obj_{}_data", "data/", ROBOFLOW),
+    "YOLO, CVAT, folders": darknet("obj_{}_data/images", "", ROBOFLOW),
     "VOC": voc("Annotations", "JPEGImages", SAME, lists=True),
     "VOC, Roboflow": voc("{}", "{}", ROBOFLOW),
     "VOC, split folders": voc("{}/annotations", "{}/images", SAME),
     "parquet": parquet("data/{}-{:05d}-of-00002.parquet"),
     "parquet, structs": parquet("default/{}/{:04d}.parquet", as_structs=True, with_sizes=False),
+    "WebDataset": shards("{}-{:06d}.tar"),
+    "WebDataset, folders": shards("{}/{:03d}.tar", "categories.json", with_sizes=False),
 }
 UNSPLIT: dict[str, Callable[..., None]] = {
     "COCO, Roboflow": coco("_annotations.coco.json", ".", SAME),
@@ -190,7 +240,9 @@ UNSPLIT: dict[str, Callable[..., None]] = {
     "COCO, Label Studio": coco("result.json", "images", SAME),
     "YOLO, Label Studio": yolo("images", SAME, classes_txt),
     "YOLO, labelImg": yolo(".", SAME, classes_txt),
+    "YOLO, CVAT": darknet("obj_{}_data", "data/", SAME),
     "VOC": voc("Annotations", "JPEGImages", SAME),
     "VOC, labelImg": voc(".", ".", SAME),
     "parquet": parquet("{1:04d}.parquet"),
+    "WebDataset": shards("cells-{1:06d}.tar"),
 }

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import PIL.Image
 
 from deformable_detr.data.kinds import Kind
 from deformable_detr.pictures import EXIF_ORIENTATION
-from layouts import Truth, parquet
+from layouts import Truth, parquet, put, shards
 from synthetic import box, picture
 
 WIDTH, HEIGHT = 96, 72
@@ -226,3 +227,49 @@ def plant_parquet(folder: Path) -> list[Planted]:
             (Kind.PICTURE_UNREADABLE, "train-00001.parquet", 2), (Kind.ENTRY, "train-00001.parquet", 3),
             (Kind.PICTURE_LEAK, "validation-00000.parquet", 0), (Kind.PICTURE_LEAK, "validation-00001.parquet", 0),
             (Kind.CLASS_RARE, "", "class 'cat'"), (Kind.CLASS_RARE, "", "class 'dog'")]
+
+
+def plant_shards(folder: Path) -> list[Planted]:
+    truths = []
+    for number in range(1, 11):
+        noise(folder.parent / f"{number}.png", number)
+        truths.append(Truth(folder.parent / f"{number}.png", (WIDTH, HEIGHT),
+                            [(0, (5, 5, 40, 40)), (1, (20, 5, 40, 40))]))
+    truths[0] = Truth(truths[0].file, (WIDTH, HEIGHT), [(0, (5, 5, 40, 40)), (7, (20, 5, 40, 40)), (0, (5, 5, 0, 40))])
+    truths[1] = Truth(truths[1].file, (WIDTH, -HEIGHT), [])
+    truths[7].file.write_text("no picture")
+    shards("{}-{:05d}.tar")(folder, ["cat", "dog"], {"train": truths, "val": truths[2:4]})
+
+    def labels(*boxes: Any, **others: Any) -> bytes:
+        return json.dumps({"width": WIDTH, "height": HEIGHT, "annotations": boxes, **others}).encode()
+
+    content = truths[8].file.read_bytes()
+    with tarfile.open(folder / "train-00001.tar", "a") as shard:
+        for name in ("8.png", "10.JPG", "lonely.png", "../up.png", "/root.png", "a\nb.png", "sparse.png"):
+            put(shard, name, content, pax_headers={"GNU.sparse.major": "1"} if name == "sparse.png" else {})
+        put(shard, "link.png", type=tarfile.SYMTYPE, linkname="/etc/hostname")
+        put(shard, "pipe.png", type=tarfile.FIFOTYPE)
+        for number, what in enumerate((b"[]", b"{", b"{}", labels(annotations=3), b"[" * 100_000, labels("box"),
+                                       labels({"bbox": [1, 2, 3], "category_id": 10}), b" " * (4 * 2**20 + 1))):
+            noise(folder.parent / "more.png", 20 + number)
+            shard.add(folder.parent / "more.png", f"{20 + number}.png")
+            put(shard, f"{20 + number}.json", what)
+        put(shard, "gone.json", labels())
+        for name in (".hidden.png", "9.mask.png", "9.text.json", "9.txt"):
+            put(shard, name, content)
+    (folder / "train-00002.tar").write_bytes((folder / "train-00000.tar").read_bytes()[:700])
+    (folder / "train-00003.tar.gz").write_bytes(b"\x1f\x8b" + bytes(600))
+    first, last = "train-00000.tar", "train-00001.tar"
+    return [
+        (Kind.CLASS_UNKNOWN, first, "1.png: object 1"), (Kind.BOX_EMPTY, first, "1.png: object 2"),
+        (Kind.ENTRY, first, "2.json"), (Kind.PICTURE_UNREADABLE, last, "8.png"),
+        (Kind.ID_TWICE, last, "8.png"), (Kind.ID_TWICE, last, "10.JPG"), (Kind.PICTURE_UNLISTED, last, "lonely.png"),
+        (Kind.NAME_REFUSED, last, "../up.png"), (Kind.NAME_REFUSED, last, "/root.png"),
+        (Kind.NAME_REFUSED, last, "a\nb.png"), (Kind.ENTRY, last, "sparse.png"), (Kind.NAME_REFUSED, last, "link.png"),
+        (Kind.ENTRY, last, "pipe.png"), (Kind.ENTRY, last, "20.json"), (Kind.ANNOTATION_FILE, last, "21.json"),
+        (Kind.ENTRY, last, "22.json"), (Kind.ENTRY, last, "23.json"), (Kind.ANNOTATION_FILE, last, "24.json"),
+        (Kind.ENTRY, last, "25.png: object 0"), (Kind.ENTRY, last, "26.png: object 0"),
+        (Kind.ANNOTATION_FILE, last, "27.json"), (Kind.PICTURE_MISSING, last, "gone.json"),
+        (Kind.ANNOTATION_FILE, "train-00002.tar", None), (Kind.ANNOTATION_FILE, "train-00003.tar.gz", None),
+        (Kind.PICTURE_LEAK, "val-00000.tar", "3.png"), (Kind.PICTURE_LEAK, "val-00001.tar", "4.png"),
+        (Kind.CLASS_RARE, "", "class 'cat'"), (Kind.CLASS_RARE, "", "class 'dog'")]

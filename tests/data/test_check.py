@@ -20,6 +20,7 @@ from planted import (
     noise,
     plant_coco,
     plant_parquet,
+    plant_shards,
     plant_voc,
     plant_yolo,
     whole_data_sets,
@@ -27,7 +28,8 @@ from planted import (
 from synthetic import box
 
 LIMITS = Limits(Preprocessing(size=72, max_size=120), NUM_QUERIES, stride=2)
-PLANTERS = {"COCO": plant_coco, "YOLO": plant_yolo, "VOC": plant_voc, "parquet": plant_parquet}
+PLANTERS = {"COCO": plant_coco, "YOLO": plant_yolo, "VOC": plant_voc, "parquet": plant_parquet,
+            "WebDataset": plant_shards}
 
 
 def read(name: str, folder: Path) -> tuple[list[Planted], Checkup]:

@@ -127,6 +127,16 @@ def test_names_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
     assert DetectionDataset(tmp_path, "val", PLAIN).names == ("no", "2.50", "on")
 
 
+def test_the_number_of_classes_that_darknet_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    LAYOUTS["YOLO, CVAT"](tmp_path, *bccd())
+    DetectionDataset(tmp_path, "val", PLAIN)
+    assert not caplog.text
+    settings = (tmp_path / "obj.data").read_text()
+    (tmp_path / "obj.data").write_text(settings.replace("classes = 3", "classes = 80"))
+    DetectionDataset(tmp_path, "val", PLAIN)
+    assert "obj.data: classes: expected 3, the number of names, got '80'" in caplog.text
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -153,7 +163,7 @@ def test_a_file_that_is_no_parquet(tmp_path: Path, content: bytes) -> None:
 
 def test_a_folder_without_a_data_set_says_what_it_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("nothing")
-    words = r"no data set found. Expected COCO: .*; YOLO: .*; VOC: .*; parquet: .* Got notes.md$"
+    words = r"no data set found. Expected COCO: .*; YOLO: .*; VOC: .*; parquet: .*; WebDataset: .* Got notes.md$"
     with pytest.raises(DataError, match=words):
         DataFolder(tmp_path)
 

@@ -123,3 +123,43 @@ def test_places_that_are_not_inside(yolo: Path, place: str) -> None:
     settings = yaml.safe_load((yolo / "data.yaml").read_text())
     (yolo / "data.yaml").write_text(yaml.safe_dump({**settings, "train": place}))
     assert "data.yaml" in refusal(yolo)
+
+
+@pytest.fixture
+def darknet(tmp_path: Path) -> Path:
+    """The same as CVAT's export for Darknet."""
+    names, splits = bccd()
+    LAYOUTS["YOLO, CVAT"](tmp_path / "data", names, {split: truths[:3] for split, truths in splits.items()})
+    return tmp_path / "data"
+
+
+def test_a_darknet_list_cannot_name_pictures_outside(darknet: Path) -> None:
+    picture = sorted((darknet / "obj_train_data").glob("*.jpg"))[0]
+    (darknet.parent / "outside.jpg").write_bytes(picture.read_bytes())
+    (darknet / "link.jpg").symlink_to(darknet.parent / "outside.jpg")
+    (darknet / "a\x07b.jpg").write_bytes(picture.read_bytes())
+    for line in ("../outside.jpg", str(darknet.parent / "outside.jpg"), "data/../../outside.jpg", "x" * 5000, "\0"):
+        (darknet / "train.txt").write_text(line + "\n")
+        assert re.search(r"train\.txt:1: .* is not in ", refusal(darknet))
+    (darknet / "train.txt").write_text("data/link.jpg\n")
+    assert "train.txt:1: expected a file inside" in refusal(darknet)
+    (darknet / "train.txt").write_text("data/a\x07b.jpg\n")
+    assert r"train.txt:1: file_name: expected no control characters, got 'a\x07b.jpg'" in refusal(darknet)
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("names = ../secret", "obj.data: names: expected a file with the name of a class on each line"),
+    ("names = data", "obj.data: names: expected a file with the name of a class on each line"),
+    ("names =", "obj.data: names: expected a file with the name of a class on each line"),
+    ("names = linked.names", "linked.names: expected a file inside"),
+    ("names = empty.names", "empty.names: expected the name of a class on each line, got none"),
+    ("names = obj.names\ntrain = gone.txt", "obj.data: train: expected a folder of pictures or a list of them"),
+    ("names = obj.names\ntrain =", "obj.data: expected a list of pictures, as in `train = train.txt`, got none")])
+def test_darknet_settings_that_cannot_be_used(darknet: Path, line: str, words: str) -> None:
+    (darknet.parent / "secret").write_text("password\n")
+    (darknet / "linked.names").symlink_to(darknet.parent / "secret")
+    (darknet / "empty.names").touch()
+    train = "" if "train" in line else "train = data/train.txt\n"
+    (darknet / "obj.data").write_text(train + line + "\n")
+    assert words in refusal(darknet)
+    assert "password" not in refusal(darknet)

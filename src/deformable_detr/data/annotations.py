@@ -57,7 +57,7 @@ class Annotations:
     names: tuple[str, ...]                      # of class 0..K-1, which is the order of the ids
     category_ids: tuple[int, ...]               # ascending, gaps allowed
     pictures: PictureList
-    ids: Int64[np.ndarray, "T"]
+    ids: Int64[np.ndarray, "T"]                 # or, where sources have no lines, numbers within the picture
     picture_index: Int64[np.ndarray, "T"]       # into `pictures`
     labels: Int64[np.ndarray, "T"]              # class indices 0..K-1
     boxes: Float[np.ndarray, "T 4"]             # float64: x, y, width, height in pixels
@@ -65,7 +65,7 @@ class Annotations:
     crowd: Bool[np.ndarray, "T"]                # True where the box holds a crowd
     store: PictureStore
     sources: tuple[Path, ...] = ()              # the label file of each picture, where each has its own
-    lines: Int64[np.ndarray, "T"] | None = None     # of each object in those
+    lines: Int64[np.ndarray, "T"] | None = None     # of each object in those, if they have any
 
     def place_of_picture(self, index: int) -> Place:
         """Where the picture is listed, or the picture itself where nothing lists it."""
@@ -74,9 +74,12 @@ class Annotations:
 
     def place_of_object(self, row: int) -> Place:
         """Where the object is written down."""
-        if self.lines is None:
-            return Place(self.file, entry=f"annotation {self.ids[row]}")
-        return Place(self.sources[self.picture_index[row]], int(self.lines[row]))
+        if self.lines is not None:
+            return Place(self.sources[self.picture_index[row]], int(self.lines[row]))
+        if self.sources:
+            picture = self.place_of_picture(int(self.picture_index[row]))
+            return replace(picture, entry=f"{picture.entry}: object {self.ids[row]}")
+        return Place(self.file, entry=f"annotation {self.ids[row]}")
 
     def read_picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """The picture the way round that the annotations mean.

@@ -16,7 +16,8 @@ class Kind(Enum):
     PICTURE_UNKNOWN = ("error", "objects of a picture that is not listed", "list the picture, or remove its objects")
     NAME_REFUSED = ("error", "names that lead out of the folder or hold control characters",
                     "rename the file, and put it into the data set's folder itself rather than a link")
-    NAMES_MISSING = ("error", "classes without names", "list the names in data.yaml (names: [cat, dog])")
+    NAMES_MISSING = ("error", "classes without names",
+                     "list the names: in data.yaml (names: [cat, dog]), beside shards in classes.json")
     NO_PICTURES = ("error", "splits without pictures", "remove the split, or look where its pictures went")
     NO_OBJECTS = ("error", "splits without a single object",
                   "look where the annotations went; for YOLO, labels/train/a.txt belongs to images/train/a.jpg")

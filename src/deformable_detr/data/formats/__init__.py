@@ -3,17 +3,19 @@
 from pathlib import Path
 
 from deformable_detr.data.findings import DataError, Findings, Place, printable
-from deformable_detr.data.formats import coco_folder, parquet, voc_folder, yolo_settings
+from deformable_detr.data.formats import coco_folder, parquet, voc_folder, webdataset, yolo_settings
 from deformable_detr.data.formats.coco_folder import find_coco
 from deformable_detr.data.formats.parquet import find_parquet
 from deformable_detr.data.formats.source import DataSource
 from deformable_detr.data.formats.voc_folder import find_voc
+from deformable_detr.data.formats.webdataset import find_shards
 from deformable_detr.data.formats.yolo_folder import find_yolo
 from deformable_detr.data.kinds import Kind
 
-FINDERS = {"COCO": find_coco, "YOLO": find_yolo, "VOC": find_voc, "parquet": find_parquet}   # the first counts
+# The first counts.
+FINDERS = {"COCO": find_coco, "YOLO": find_yolo, "VOC": find_voc, "parquet": find_parquet, "WebDataset": find_shards}
 EXPECTED = {"COCO": coco_folder.EXPECTED, "YOLO": yolo_settings.EXPECTED, "VOC": voc_folder.EXPECTED,
-            "parquet": parquet.EXPECTED}
+            "parquet": parquet.EXPECTED, "WebDataset": webdataset.EXPECTED}
 NUM_SHOWN = 8    # names of what is in a folder without a data set
 
 

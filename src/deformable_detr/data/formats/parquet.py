@@ -12,9 +12,9 @@ from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import DataError, EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.parquet_file import ParquetFile, ParquetRow, open_parquet
 from deformable_detr.data.formats.rows import Rows
-from deformable_detr.data.formats.source import UNNAMED_SPLIT, is_number
+from deformable_detr.data.formats.source import is_number, split_of
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import SPLIT_NAMES, check_name, list_files
+from deformable_detr.data.layout import check_name, list_files
 from deformable_detr.data.picture_list import Picture
 from deformable_detr.pictures import PictureError, open_picture, upright_size
 from deformable_detr.progress import show_progress
@@ -110,15 +110,9 @@ def find_parquet(folder: Path, findings: Findings) -> ParquetFolder | None:
     """The parquet files of a folder, by split."""
     files: dict[str, tuple[Path, ...]] = {}
     for name in list_files(folder, {".parquet"}, folder, findings):
-        split = _split_of(PurePath(name))
+        split = split_of(PurePath(name))
         files[split] = (*files.get(split, ()), folder / name)
     return ParquetFolder(folder, files) if files else None
-
-
-def _split_of(name: PurePath) -> str:
-    """train-00000-of-00001.parquet, train.parquet, train/0000.parquet"""
-    words = (name.stem.replace("_", "-").partition("-")[0], *reversed(name.parts[:-1]))
-    return next((SPLIT_NAMES[word.lower()] for word in words if word.lower() in SPLIT_NAMES), UNNAMED_SPLIT)
 
 
 def _read_picture(row: ParquetRow, identity: int) -> Picture:

@@ -1,14 +1,15 @@
 """What every format offers: the splits of a folder, and the reading of one."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import Findings, Place, quoted, stop
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import CONTROL_CHARACTER
+from deformable_detr.data.layout import CONTROL_CHARACTER, SPLIT_NAMES
 
 UNNAMED_SPLIT = "train"     # what pictures that no split claims belong to
 CLASSES = "classes.txt"     # the names of the classes, one a line, as Label Studio and labelImg write them
@@ -32,6 +33,12 @@ class DataSource(Protocol):
     def read(self, split: str, findings: Findings) -> Annotations:
         """A split without what is at fault, which is reported. Raises DataError where nothing is left to read."""
         ...
+
+
+def split_of(name: PurePath) -> str:
+    """The split of a file that is one of many: train-00000-of-00001.parquet, val.tar, train/0000.parquet"""
+    words = (*re.split("[-_.]", name.stem), *reversed(name.parts[:-1]))
+    return next((SPLIT_NAMES[word.lower()] for word in words if word.lower() in SPLIT_NAMES), UNNAMED_SPLIT)
 
 
 def is_number(value: Any) -> bool:

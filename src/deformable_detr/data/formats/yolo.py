@@ -1,6 +1,6 @@
 """YOLO labels: beside each picture a text file with a line an object, in fractions of the picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from pathlib import Path, PurePosixPath
 
@@ -19,13 +19,13 @@ LARGEST_FRACTION = 2.0    # a box may reach outside its picture; beyond this the
 
 
 def read_yolo(folder: Path, file: Path, names: Mapping[int, str], pictures: Sequence[str],
-              findings: Findings) -> Annotations:
+              label_of: Callable[[str], str], findings: Findings) -> Annotations:
     """The pictures, by their names under `folder`, and the objects in their label files, without those at fault.
 
-    `file` is where the names of the classes come from.
+    `file` is where the names of the classes come from; `label_of` tells the label file of a picture.
     """
     class_of = {number: index for index, number in enumerate(sorted(names))}
-    fence = Fence(folder, *{(folder / label_file(name)).parent for name in pictures})
+    fence = Fence(folder, *{(folder / label_of(name)).parent for name in pictures})
     rows, unlabelled = Rows(), []
     for name in show_progress(pictures, len(pictures), "reading labels"):
         try:
@@ -34,7 +34,7 @@ def read_yolo(folder: Path, file: Path, names: Mapping[int, str], pictures: Sequ
         except PictureError as error:
             findings.add(Kind.PICTURE_UNREADABLE, Place(folder / name), error.reason_for(folder / name))
             continue
-        label = folder / label_file(name)
+        label = folder / label_of(name)
         rows.start(Picture(rows.num_pictures + 1, name, width, height), label)
         try:
             if fence.holds(label):
@@ -44,20 +44,25 @@ def read_yolo(folder: Path, file: Path, names: Mapping[int, str], pictures: Sequ
         except EntryError as fault:
             findings.add(fault.kind, Place(label), fault.message)
     findings.add_all(Kind.LABEL_MISSING, len(unlabelled), (
-        (Place(folder / name), f"expected {folder / label_file(name)}, got nothing") for name in unlabelled))
+        (Place(folder / name), f"expected {folder / label_of(name)}, got nothing") for name in unlabelled))
     ids = tuple(sorted(names))
     return rows.annotations(file, tuple(names[number] for number in ids), ids, PictureFolder(folder))
 
 
 def label_file(picture: str) -> str:
     """The label file of a picture: the last `images` of its path becomes `labels`; without one, beside it."""
-    path = PurePosixPath(picture).with_suffix(".txt")
+    path = PurePosixPath(label_beside(picture))
     parts = list(path.parts)
     for index in reversed(range(len(parts) - 1)):
         if parts[index] == "images":
             parts[index] = "labels"
             break
     return PurePosixPath(*parts).as_posix()
+
+
+def label_beside(picture: str) -> str:
+    """The label file of a picture that has it beside itself, whatever its folders are called."""
+    return PurePosixPath(picture).with_suffix(".txt").as_posix()
 
 
 def _read_labels(file: Path, class_of: Mapping[int, int], size: tuple[int, int], rows: Rows,

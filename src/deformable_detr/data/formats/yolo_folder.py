@@ -6,10 +6,10 @@ from pathlib import Path
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.source import CLASSES
-from deformable_detr.data.formats.yolo import label_file, read_yolo
+from deformable_detr.data.formats.yolo import label_beside, label_file, read_yolo
 from deformable_detr.data.formats.yolo_settings import YoloSettings, find_settings
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import Fence, list_files, read_list
+from deformable_detr.data.layout import Fence, check_name, list_files, read_list
 from deformable_detr.pictures import SUFFIXES
 
 
@@ -42,7 +42,8 @@ class YoloFolder:
             pictures += self._listed(place, findings) if place.is_file() else self._found(place, findings)
         if not pictures:
             stop(Kind.NO_PICTURES, Place(settings.file, entry=split), f"no picture in {settings.places[split][0]}")
-        return read_yolo(self.folder, settings.file, settings.names, list(dict.fromkeys(pictures)), findings)
+        label_of = label_beside if settings.is_darknet else label_file
+        return read_yolo(self.folder, settings.file, settings.names, list(dict.fromkeys(pictures)), label_of, findings)
 
     def _found(self, place: Path, findings: Findings) -> list[str]:
         """The pictures of a folder; labels that belong to none are reported."""
@@ -66,7 +67,9 @@ class YoloFolder:
                 path = self.settings.find(line)
                 if path is None or not fence.holds(path):
                     raise EntryError(Kind.PICTURE_MISSING, f"{quoted(line)} is not in {self.folder}")
-                pictures.append(path.relative_to(self.folder).as_posix())
+                name = path.relative_to(self.folder).as_posix()
+                check_name(name)
+                pictures.append(name)
             except EntryError as fault:
                 findings.add(fault.kind, Place(file, number), fault.message)
         return pictures

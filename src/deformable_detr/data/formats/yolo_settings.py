@@ -1,4 +1,4 @@
-"""What a YOLO data set says of itself: names of classes and places of pictures, in data.yaml or by its folders."""
+"""What a YOLO data set says of itself: names of classes and places of pictures, in a file or by its folders."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -11,7 +11,8 @@ from deformable_detr.data.kinds import Kind
 from deformable_detr.data.layout import SPLIT_NAMES, Fence, read_list
 from deformable_detr.pictures import SUFFIXES
 
-EXPECTED = f"data.yaml, or images/ and labels/ beside {CLASSES}"
+DARKNET = "obj.data"     # what CVAT's export "YOLO 1.1" has in place of data.yaml, as Darknet reads it
+EXPECTED = f"data.yaml, or {DARKNET}, or images/ and labels/ beside {CLASSES}"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class YoloSettings:
     names: dict[int, str]
     places: dict[str, tuple[str, ...]]      # as they are written
     root: str = ""                          # before each of them, as it is written
+    is_darknet: bool = False                # paths begin where Darknet was started; labels lie beside their pictures
 
     def find(self, written: str) -> Path | None:
         """What a path means inside the folder, where there is such a thing.
@@ -30,7 +32,7 @@ class YoloSettings:
         The path was true on the machine that wrote it: its beginning may be another one's, or lead up.
         """
         parts = _parts(written)
-        is_whole = written.startswith("/") or PureWindowsPath(written).is_absolute()
+        is_whole = self.is_darknet or written.startswith("/") or PureWindowsPath(written).is_absolute()
         before = [] if is_whole else _parts(self.root)
         for start in range(len(parts) if is_whole else len(before) + 1):
             path = self.folder.joinpath(*(before + parts)[start:])
@@ -43,22 +45,51 @@ class YoloSettings:
 
 
 def find_settings(folder: Path, findings: Findings) -> YoloSettings | None:
-    """What a YAML file at the top says, or else the folders' names.
+    """What a YAML file at the top says, or Darknet's, or else the folders' names.
 
-    Raises DataError for a data.yaml that cannot be read, and where the names of the classes are missing.
+    Raises DataError for one of these files that cannot be read, and where the names of the classes are missing.
     """
     guessed = _guess_places(folder)
     for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda file: (file.stem != "data", file)):
         content = _read_settings(file, folder)
         if content is not None:
             return _settings(folder, file, content, guessed, findings)
+    if (folder / DARKNET).is_file():
+        return _darknet_settings(folder, findings)
     if not guessed:
         return None
     file = folder / CLASSES
     if not file.is_file():
         stop(Kind.NAMES_MISSING, Place(folder), f"expected the names of the classes in data.yaml or {CLASSES}")
-    names = (name for _, name in read_list(file, folder))
-    return YoloSettings(folder, file, checked_names(file, dict(enumerate(names))), guessed)
+    return YoloSettings(folder, file, _listed_names(file, folder), guessed)
+
+
+def _darknet_settings(folder: Path, findings: Findings) -> YoloSettings:
+    """What lines such as `train = data/train.txt` say, where `data` may be this folder."""
+    file = folder / DARKNET
+    pairs = (line.partition("=") for _, line in read_list(file, folder) if not line.startswith("#"))
+    content = {key.strip(): value.strip() for key, _, value in pairs}
+    places = {split: (content[key],) for key, split in SPLIT_NAMES.items() if content.get(key)}
+    if not places:
+        stop(Kind.NO_PICTURES, Place(file), "expected a list of pictures, as in `train = train.txt`, got none")
+    settings = YoloSettings(folder, file, {}, places, is_darknet=True)
+    listed = settings.find(content.get("names", ""))
+    if listed is None or not listed.is_file():
+        got = quoted(content["names"]) if "names" in content else "nothing"
+        stop(Kind.NAMES_MISSING, Place(file, entry="names"), f"expected a file with the name of a class on each line, "
+             f"as in `names = obj.names`, got {got}")
+    names = _listed_names(listed, folder)
+    if "classes" in content:
+        _check_count(content["classes"], names, Place(file, entry="classes"), findings)
+    return replace(settings, names=names)
+
+
+def _listed_names(file: Path, folder: Path) -> dict[int, str]:
+    """The names of classes from a file that has one on each line. Raises DataError."""
+    names = dict(enumerate(name for _, name in read_list(file, folder)))
+    if not names:
+        stop(Kind.NAMES_MISSING, Place(file), "expected the name of a class on each line, got none")
+    return checked_names(file, names)
 
 
 def _read_settings(file: Path, folder: Path) -> dict[str, Any] | None:
@@ -84,15 +115,19 @@ def _settings(folder: Path, file: Path, content: dict[str, Any], guessed: dict[s
     if not all(number.isdecimal() and len(number) < 10 for number in names):
         stop(Kind.ANNOTATION_FILE, Place(file, entry="names"), f"expected class numbers, got {quoted(list(names))}")
     checked = checked_names(file, {int(number): name for number, name in names.items()})
-    if "nc" in content and content["nc"] != str(len(checked)):
-        findings.add(Kind.CLASS_COUNT, Place(file, entry="nc"), f"expected {len(checked)}, the number of names, "
-                     f"got {quoted(content['nc'])}")
+    if "nc" in content:
+        _check_count(content["nc"], checked, Place(file, entry="nc"), findings)
     written = {split: _texts(content[key]) for key, split in SPLIT_NAMES.items() if content.get(key)}
     root = content.get("path", "")
     settings = YoloSettings(folder, file, checked, {}, root if isinstance(root, str) else "")
     # Roboflow names a test split that its folder need not have.
     places = {split: paths for split, paths in written.items() if split != "test" or any(map(settings.find, paths))}
     return replace(settings, places=places or guessed)
+
+
+def _check_count(count: Any, names: dict[int, str], place: Place, findings: Findings) -> None:
+    if count != str(len(names)):
+        findings.add(Kind.CLASS_COUNT, place, f"expected {len(names)}, the number of names, got {quoted(count)}")
 
 
 def _guess_places(folder: Path) -> dict[str, tuple[str, ...]]:
