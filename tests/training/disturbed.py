@@ -67,7 +67,7 @@ def poison(file_name: str) -> None:
 
     def poisoned(self: Step, predictions: Any, targets: Any, *others: Any) -> Any:
         for index, target in enumerate(targets):
-            if self.file_names[target.image_id] == file_name:
+            if self.file_name_of(target.image_id) == file_name:
                 predictions.boxes.data[0, index] = torch.nan
         return finite(self, predictions, targets, *others)
 

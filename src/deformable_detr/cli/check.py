@@ -27,7 +27,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     Parameters
     ----------
     data
-        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
+        The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
     fast
         Look at the annotations alone, at no picture.
     fix

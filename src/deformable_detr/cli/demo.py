@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @app.command
-def demo(*, threshold: Share = 0.4, out: Path = Path("detections"), device: str = "auto") -> int:
+def demo(*, threshold: Share = 0.5, out: Path = Path("detections"), device: str = "auto") -> int:
     """Find sea animals in the packaged pictures: nothing to download, nothing to prepare.
 
     Parameters

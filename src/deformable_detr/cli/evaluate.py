@@ -30,7 +30,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     Parameters
     ----------
     data
-        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
+        The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
     weights
         "demo" for the packaged ones, a file, or "hf:owner/name".
     split

@@ -57,7 +57,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     Parameters
     ----------
     data
-        The folder of a data set: COCO, YOLO, Pascal VOC, or Hugging Face's parquet.
+        The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
     preset
         One of the published detectors, and the published recipe; with --weights the recipe alone.
     out

@@ -20,7 +20,7 @@ from deformable_detr.training.start import Start
 logger = logging.getLogger(__name__)
 
 FEW_PICTURES = 5000
-EPOCHS = range(12, 200)
+FEWEST_EPOCHS, MOST_EPOCHS = 12, 200
 LOOKS = {"cpu": 6000, "gpu": 30_000}         # at training pictures, over all epochs
 BATCH_SIZE = {"cpu": 2, "gpu": 8}
 LARGEST_SIZE = {"cpu": 384, "gpu": 640}      # of a picture's short side
@@ -69,7 +69,7 @@ def _recipe(num_pictures: int, start: Start, said: Mapping[str, Any]) -> dict[st
     """Settings that are not as published, but for those that the user has said."""
     machine = _machine()
     few = num_pictures < FEW_PICTURES
-    epochs = min(max(round(LOOKS[machine] / num_pictures), EPOCHS.start), EPOCHS.stop)
+    epochs = min(max(round(LOOKS[machine] / num_pictures), FEWEST_EPOCHS), MOST_EPOCHS)
     epochs_said, batch_size = said.get("epochs", epochs), said.get("batch_size", BATCH_SIZE[machine])
     num_steps = epochs_said * -(-num_pictures // max(1, batch_size))
     cores = os.cpu_count() or 1
