@@ -70,7 +70,7 @@ def test_other_classes_renew_only_the_class_heads(train: Train, tmp_path: Path, 
     weights = tmp_path / "first" / "last.safetensors"
     assert train("--out", tmp_path / "second", "--epochs", 1, "--weights", weights, "--learning-rate", 0,
                  "--backbone-learning-rate", 0) == 0
-    assert "its class heads start anew" in caplog.text
+    assert "their class heads start anew" in caplog.text
     (old, _), (new, info) = load(weights), load(tmp_path / "second" / "last.safetensors")
     assert info.names == ("square", "circle")
     for name, tensor in new.state_dict().items():
