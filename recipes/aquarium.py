@@ -1,8 +1,8 @@
-"""The data of the packaged detector: `python recipes/aquarium.py AQUARIUM OUT`.
+"""The data of the packaged detector: `python recipes/aquarium.py AQUARIUM OUT [--whole]`.
 
 AQUARIUM holds `train.json`, `val.json` and `images/`, split by photo session. OUT gets `train.json` without two of its
 sessions and, as `val.json`, these two: settings are chosen and curves drawn on them, so that the true validation
-pictures are looked at once a round and no more.
+pictures are looked at once a round and no more. With `--whole` these two are learned too, and the curves say only that.
 """
 
 import argparse
@@ -31,14 +31,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("aquarium", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
     whole = json.loads((options.aquarium / "train.json").read_text())
     (options.out / "images").mkdir(parents=True)
     for picture in whole["images"]:
         shutil.copy(options.aquarium / "images" / picture["file_name"], options.out / "images")
-    for name, held_out in (("train", False), ("val", True)):
-        part = [picture for picture in whole["images"] if is_held_out(picture) == held_out]
-        write_part(whole, part, options.out / f"{name}.json")
+    pictures = whole["images"]
+    learned = [picture for picture in pictures if options.whole or not is_held_out(picture)]
+    write_part(whole, learned, options.out / "train.json")
+    write_part(whole, [picture for picture in pictures if is_held_out(picture)], options.out / "val.json")
 
 
 if __name__ == "__main__":

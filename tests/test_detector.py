@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from deformable_detr.data.transforms import eval_transform
 from deformable_detr.model import DeformableDETR
 from deformable_detr.pictures import EXIF_ORIENTATION, PictureError
 from deformable_detr.structures import ImageBatch, Preprocessing
-from deformable_detr.weights import ModelInfo, WeightsError, save
+from deformable_detr.weights import ModelInfo, WeightsError, load, save
 
 TINY = ModelConfig(backbone="test_resnet", width=64, num_heads=2, num_points=2, num_encoder_layers=1,
                    num_decoder_layers=2, ffn_width=32, num_queries=20, num_classes=3)
@@ -50,6 +51,16 @@ def test_detections_are_those_of_the_evaluation_transform(detector: Detector) ->
     right = expected.detections([(60, 45)], 7, INFO.names)[0]
     np.testing.assert_array_equal(found.scores, right.scores)
     np.testing.assert_array_equal(found.boxes, right.boxes.clip(0, (45, 60, 45, 60)))
+
+
+def test_overlaps_are_suppressed_where_the_config_says_so(detector: Detector, weights: Path, tmp_path: Path) -> None:
+    model = DeformableDETR(replace(TINY, nms_threshold=0.3))
+    model.load_state_dict(load(weights)[0].state_dict())
+    save(tmp_path / "strict.safetensors", model, INFO)
+    found = detector(PICTURE, threshold=0)
+    kept = Detector(tmp_path / "strict.safetensors", device="cpu")(PICTURE, threshold=0)
+    assert 0 < len(kept) < len(found)
+    assert set(map(tuple, kept.boxes.tolist())) <= set(map(tuple, found.boxes.tolist()))
 
 
 def test_the_result_speaks_of_the_picture(detector: Detector) -> None:

@@ -14,6 +14,7 @@ import torch
 from deformable_detr.data import DetectionDataset, build_loader, eval_transform, read_annotations
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.evaluation import CocoEvaluator, CocoMetrics, evaluate, match_names
+from deformable_detr.model import ModelConfig
 from deformable_detr.structures import Detections, ImageBatch, Predictions, Preprocessing
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -195,6 +196,7 @@ class Oracle(torch.nn.Module):
         super().__init__()
         self.anchor = torch.nn.Parameter(torch.zeros(()))
         self.dropout = torch.nn.Dropout()
+        self.config = ModelConfig()
         samples = map(dataset.__getitem__, range(len(dataset)))
         self.answers = {self.key(sample.image): sample.target for sample in samples}
 

@@ -98,6 +98,26 @@ def test_threshold_keeps_what_reaches_it(detections: Detections) -> None:
     assert len(detections.above(0.99)) == 0
 
 
+def test_suppression_keeps_the_better_of_two_boxes_of_a_class() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
+    scores, labels = np.array([.6, .9, .8, .5, .1], np.float32), np.array([0, 0, 0, 1, 0])
+    found = Detections(boxes, scores, labels, ["a", "a", "a", "b", "a"], (100, 100))
+    kept = found.suppressed(0.85)          # IoU with the best: 0.9 of the first, 0.89 of the third
+    assert kept.scores.tolist() == scores[[1, 3, 4]].tolist()
+    assert kept.names == ["a", "b", "a"]
+    np.testing.assert_array_equal(kept.boxes, boxes[[1, 3, 4]])
+    assert len(found.suppressed(0.95)) == 5
+    assert len(found.above(1).suppressed(0.5)) == 0
+
+
+def test_predictions_are_suppressed_where_asked(predictions: Predictions) -> None:
+    sizes = [(100, 200), (50, 40)]
+    assert len(predictions.detections(sizes)[0]) == 12           # 3 queries at one place, 4 classes
+    kept = predictions.detections(sizes, nms_threshold=0.7)[0]
+    assert sorted(kept.labels.tolist()) == [0, 1, 2, 3]
+    assert kept.scores[0] == predictions.detections(sizes)[0].scores[0]
+
+
 @pytest.mark.filterwarnings("ignore:OpenCV")
 def test_supervision_takes_them(detections: Detections) -> None:
     import supervision

@@ -11,7 +11,7 @@ import torch
 from deformable_detr.data.transforms import prepare_picture
 from deformable_detr.model import DeformableDETR
 from deformable_detr.pictures import PictureSource, read_picture
-from deformable_detr.structures import Detections, ImageBatch
+from deformable_detr.structures import Detections, ImageBatch, Predictions
 from deformable_detr.weights import ModelInfo, WeightsError, load
 
 DEMO = "demo"
@@ -77,7 +77,9 @@ class Detector:
         preprocessing = self.info.preprocessing
         image = prepare_picture(picture, preprocessing).to(self.device)
         batch = ImageBatch.from_images([image], size_divisor=preprocessing.divisor)
-        found = self.model(batch).detections([(height, width)], top_k, self.names)[0].above(threshold)
+        predictions: Predictions = self.model(batch)
+        found = predictions.detections([(height, width)], top_k, self.names, self.model.config.nms_threshold)[0]
+        found = found.above(threshold)
         inside = np.clip(found.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
         return replace(found, boxes=inside)
 

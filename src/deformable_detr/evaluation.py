@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.loader import Batch
+from deformable_detr.model import ModelConfig
 from deformable_detr.structures import Detections, Predictions, to_device
 
 if TYPE_CHECKING:
@@ -182,13 +183,15 @@ def detect_all(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequ
     evaluator = CocoEvaluator(annotations, names)
     sizes = {picture.id: picture.size for picture in annotations.pictures}
     device = next(model.parameters()).device
+    config: ModelConfig = model.config  # type: ignore[assignment]
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for batch, targets in progress(loader):
                 predictions: Predictions = model(to_device(batch, device))
-                found = predictions.detections([sizes[target.image_id] for target in targets], top_k=TOP_K)
+                found = predictions.detections([sizes[target.image_id] for target in targets], top_k=TOP_K,
+                                               nms_threshold=config.nms_threshold)
                 for target, detections in zip(targets, found, strict=True):
                     evaluator.add(target.image_id, detections)
     finally:

@@ -166,12 +166,12 @@ class Predictions:
         return Predictions(self.logits[:, rows], self.boxes[:, rows], proposals, extra)
 
     def detections(self, image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
-                   names: Sequence[str] | None = None) -> list["Detections"]:
+                   names: Sequence[str] | None = None, nms_threshold: float = 1.0) -> list["Detections"]:
         """The `top_k` highest scores over query x class of each picture, best first.
 
         One box may come under two classes, as published. `image_sizes` are (height, width) in pixels;
-        without `names` a class is called by its index. Raises ValueError when `image_sizes` or `names`
-        does not fit the predictions.
+        without `names` a class is called by its index. Below 1, `nms_threshold` is that of
+        `Detections.suppressed`. Raises ValueError when `image_sizes` or `names` does not fit the predictions.
         """
         _, batch, num_queries, num_classes = self.logits.shape
         sizes = [(int(height), int(width)) for height, width in image_sizes]
@@ -186,8 +186,9 @@ class Predictions:
         boxes = boxes * boxes.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
         arrays = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, order % num_classes))
         class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
-        return [Detections(box, score, label, [class_names[index] for index in label], size)
-                for box, score, label, size in zip(*arrays, sizes, strict=True)]
+        found = [Detections(box, score, label, [class_names[index] for index in label], size)
+                 for box, score, label, size in zip(*arrays, sizes, strict=True)]
+        return found if nms_threshold == 1 else [detections.suppressed(nms_threshold) for detections in found]
 
 
 @tensor_structure
@@ -214,9 +215,18 @@ class Detections:
 
     def above(self, threshold: float) -> "Detections":
         """Those whose score is at least `threshold`."""
-        keep = self.scores >= threshold
-        names = [name for name, kept in zip(self.names, keep, strict=True) if kept]
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], names, self.image_size)
+        return self._only(np.flatnonzero(self.scores >= threshold))
+
+    def suppressed(self, threshold: float) -> "Detections":
+        """Without those that overlap a better one of their class by an IoU above `threshold`."""
+        from torchvision.ops import batched_nms
+
+        boxes, scores, labels = map(torch.from_numpy, (self.boxes, self.scores, self.labels))
+        return self._only(batched_nms(boxes, scores, labels, threshold).numpy())
+
+    def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
+                          [self.names[index] for index in kept], self.image_size)
 
     def draw(self, picture: PictureSource) -> "PIL.Image.Image":
         """The upright picture with boxes, names and scores drawn on it."""

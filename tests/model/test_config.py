@@ -20,6 +20,8 @@ def test_presets_are_the_published_five() -> None:
     ({"width": 64, "num_heads": 3}, "and of num_heads (3), got 64"),
     ({"num_levels": 0}, "num_levels: expected at least 1, got 0"),
     ({"dropout": 1.0}, "dropout: expected a value in [0, 1), got 1.0"),
+    ({"nms_threshold": 0.0}, "nms_threshold: expected a value in (0, 1], got 0.0"),
+    ({"nms_threshold": 1.5}, "nms_threshold: expected a value in (0, 1], got 1.5"),
     ({"two_stage": True}, "two_stage: needs refine=True"),
     ({"mixed_queries": True}, "mixed_queries: needs two_stage=True"),
     ({"look_forward_twice": True}, "look_forward_twice: needs refine=True"),
@@ -41,5 +43,5 @@ def test_parts_that_are_off_leave_no_trace_in_files() -> None:
         "backbone", "dilation", "width", "num_heads", "num_levels", "num_points", "num_encoder_layers",
         "num_decoder_layers", "ffn_width", "dropout", "num_queries", "num_classes", "refine", "two_stage"}
     assert ModelConfig.from_dict(config.to_dict()) == config
-    dino = ModelConfig.preset("two-stage", mixed_queries=True, look_forward_twice=True)
-    assert ModelConfig.from_dict(dino.to_dict()) == dino
+    later = ModelConfig.preset("two-stage", mixed_queries=True, look_forward_twice=True, nms_threshold=0.7)
+    assert ModelConfig.from_dict(later.to_dict()) == later

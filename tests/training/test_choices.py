@@ -50,6 +50,13 @@ def test_a_preset_means_the_published_recipe(annotations: Annotations) -> None:
     assert choose(start, {"epochs": 3}, annotations)[1] == Recipe(epochs=3)
 
 
+def test_what_weights_leave_open_says_nothing_of_the_start(annotations: Annotations) -> None:
+    start, _, reasons = choose(Start(changes={"nms_threshold": 0.6}), {}, annotations)
+    assert start.weights == "demo"
+    assert "weights" in reasons
+    assert start.config.nms_threshold == 0.6
+
+
 @pytest.mark.parametrize("start", [
     Start(weights="demo"), Start(changes={"backbone": "test_resnet"}), Start(backbone_weights="pretrained")])
 def test_who_says_where_to_start_keeps_the_start_and_its_size(start: Start, annotations: Annotations) -> None:

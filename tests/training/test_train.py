@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import yaml
 from deformable_detr.cli import main
 from deformable_detr.pictures import read_picture
 from deformable_detr.structures import Predictions
-from deformable_detr.training.start import load_backbone
+from deformable_detr.training.start import Start, load_backbone
 from deformable_detr.training.step import Step
-from deformable_detr.weights import WeightsError, load
+from deformable_detr.weights import ModelInfo, WeightsError, load, save
 from models import small_model
 
 Train = Callable[..., int]
@@ -135,8 +136,21 @@ def test_wrong_calls(train: Train, tmp_path: Path, flags: list[str], message: st
 def test_weights_say_what_the_model_is(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from deformable_detr.cli import main
 
-    assert main(["train", str(squares), "--weights", "any", "--width", "64", "--num-queries", "9"]) == 2
-    assert "leave out --width, --num-queries" in capsys.readouterr().err
+    assert main(["train", str(squares), "--weights", "any", "--width", "64", "--num-queries", "9",
+                 "--dropout", "0.1"]) == 2
+    assert "leave out --width, --num-queries\n" in capsys.readouterr().err
+
+
+def test_what_weights_leave_open_can_be_said_beside_them(tmp_path: Path) -> None:
+    model = small_model()
+    save(tmp_path / "old.safetensors", model, ModelInfo(("a", "b", "c"), (1, 2, 3)))
+    changed = Start(weights=tmp_path / "old.safetensors", changes={"nms_threshold": 0.7, "dropout": 0.2})
+    assert changed.config == replace(model.config, nms_threshold=0.7, dropout=0.2)
+    trained = changed.model(("a", "b", "c"), seed=0)
+    assert trained.config == changed.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], tensor), name
+    assert changed.model(("d",), seed=0).config.nms_threshold == 0.7
 
 
 def test_a_run_is_not_overwritten_and_not_bent(train: Train, tmp_path: Path,

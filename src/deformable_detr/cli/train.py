@@ -77,8 +77,6 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     """
     log_to_stderr()
     changes, said = _said(model), _said(recipe)
-    if weights is not None and changes:
-        raise WrongCallError(f"--weights: they say what the model is; leave out {_flags(changes)}")
     with wrong_call_for(ValueError, OSError):
         from deformable_detr.data import DataError
         from deformable_detr.training.machine import reason_to_stop
@@ -142,10 +140,6 @@ def _check(training_data: "DetectionDataset", validation_data: "DetectionDataset
 def _said(settings: Any) -> dict[str, Any]:
     """What the user has said of a group of settings."""
     return {name: value for name, value in asdict(settings).items() if value is not None} if settings else {}
-
-
-def _flags(changes: dict[str, Any]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in changes)
 
 
 def _provenance(data: Path) -> dict[str, str]:

@@ -78,7 +78,8 @@ def trace(model: DeformableDETR, batch: ImageBatch, image_sizes: Sequence[ImageS
         _watch_queries(record, model.queries)
         _watch_decoder(record, model.decoder, every_layer)
         predictions: Predictions = model(batch)
-    found = predictions.detections(batch.sizes if image_sizes is None else image_sizes, names=names)
+    found = predictions.detections(batch.sizes if image_sizes is None else image_sizes, names=names,
+                                   nms_threshold=model.config.nms_threshold)
     for picture, detections in enumerate(found):
         _record_detections(record, picture, detections)
     return record.stages

@@ -1,11 +1,12 @@
 """What kind of detector: one frozen dataclass, and the five published presets as named values."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
 GROUPS = 32   # of the group norm behind each input projection
-LATER_PARTS = ("mixed_queries", "look_forward_twice")   # of DINO (arXiv 2203.03605), all off by default
+LATER_PARTS = ("mixed_queries", "look_forward_twice", "nms_threshold")   # than those published; off by default
+WITHOUT_WEIGHTS = ("dropout", "nms_threshold")   # what trained weights leave open
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class ModelConfig:
         refine: Each decoder layer moves the boxes of the one before.
         two_stage: The encoder proposes the boxes to start from; needs refine.
         mixed_queries: Proposals give a query's position alone, its content is learned (DINO); needs two_stage.
-        look_forward_twice: A layer's box teaches the layer before it too (DINO); needs refine.
+        look_forward_twice: A layer's box teaches the layer before it too (DINO, arXiv 2203.03605); needs refine.
+        nms_threshold: Of two boxes of a class with a higher IoU the better one alone is a detection, where a short
+            training has not taught that (as DETA, arXiv 2212.06137, does); in (0, 1], 1 keeps both.
     """
 
     backbone: str = "resnet50"
@@ -49,6 +52,7 @@ class ModelConfig:
     two_stage: bool = False
     mixed_queries: bool = False
     look_forward_twice: bool = False
+    nms_threshold: float = 1.0
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "ModelConfig":
@@ -71,7 +75,8 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for a file; parts that no published detector has are named only where they are on."""
-        return {name: value for name, value in asdict(self).items() if value or name not in LATER_PARTS}
+        return {part.name: value for part in fields(self)
+                if (value := getattr(self, part.name)) != part.default or part.name not in LATER_PARTS}
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -84,6 +89,8 @@ class ModelConfig:
                              f"({self.num_heads}), got {self.width}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected a value in [0, 1), got {self.dropout}")
+        if not 0 < self.nms_threshold <= 1:
+            raise ValueError(f"nms_threshold: expected a value in (0, 1], got {self.nms_threshold}")
         if self.two_stage and not self.refine:
             raise ValueError("two_stage: needs refine=True, since its proposals are refined layer by layer")
         if self.mixed_queries and not self.two_stage:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deformable_detr.detector import find_weights
 from deformable_detr.model import DeformableDETR, ModelConfig
+from deformable_detr.model.config import WITHOUT_WEIGHTS
 from deformable_detr.structures import Preprocessing
 from deformable_detr.weights import ModelInfo, WeightsError, load, read_checkpoint
 
@@ -41,12 +42,19 @@ class Start:
     @property
     def is_open(self) -> bool:
         """Whether nobody has said where to start."""
-        return not (self.preset or self.changes or self.weights or self.backbone_weights)
+        return not (self.preset or self.weights or self.backbone_weights or set(self.changes) - set(WITHOUT_WEIGHTS))
 
     @cached_property
     def detector(self) -> tuple[DeformableDETR, ModelInfo] | None:
-        """What `weights` hold."""
-        return None if self.weights is None else load(find_weights(self.weights))
+        """What `weights` hold, with the changes. Raises ValueError for changes to what they have learned."""
+        if self.weights is None:
+            return None
+        learned = [name for name in self.changes if name not in WITHOUT_WEIGHTS]
+        if learned:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in learned)
+            raise ValueError(f"--weights: they say what the model is; leave out {flags}")
+        model, info = load(find_weights(self.weights))
+        return with_config(model, replace(model.config, **self.changes)), info
 
     @property
     def config(self) -> ModelConfig:
@@ -137,6 +145,13 @@ def _is_counter(name: str) -> bool:
 
 def _flat(name: str) -> str:
     return name.replace(".", "_")
+
+
+def with_config(model: DeformableDETR, config: ModelConfig) -> DeformableDETR:
+    """The model's weights behind a config of the same tensors."""
+    changed = DeformableDETR(config)
+    changed.load_state_dict(model.state_dict())
+    return changed
 
 
 def with_classes(model: DeformableDETR, info: ModelInfo, names: Sequence[str]) -> DeformableDETR:
