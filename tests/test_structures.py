@@ -116,6 +116,7 @@ def test_predictions_are_suppressed_where_asked(predictions: Predictions) -> Non
     kept = predictions.detections(sizes, nms_threshold=0.7)[0]
     assert sorted(kept.labels.tolist()) == [0, 1, 2, 3]
     assert kept.scores[0] == predictions.detections(sizes)[0].scores[0]
+    assert len(predictions.detections(sizes, top_k=4, nms_threshold=0.7)[0]) == 4   # chosen behind the suppression
 
 
 @pytest.mark.filterwarnings("ignore:OpenCV")

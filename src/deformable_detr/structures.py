@@ -7,6 +7,7 @@ The legend of shapes, used in every signature:
     E extra queries, which only training asks
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LevelShapes = tuple[tuple[int, int], ...]   # (height, width) of each level, as Python ints
 ImageSize = tuple[int, int]                 # (height, width)
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")   # which no name may hold: terminals obey it
 Class = TypeVar("Class", bound=type)
 Structure = TypeVar("Structure")
 
@@ -170,8 +172,8 @@ class Predictions:
         """The `top_k` highest scores over query x class of each picture, best first.
 
         One box may come under two classes, as published. `image_sizes` are (height, width) in pixels;
-        without `names` a class is called by its index. Below 1, `nms_threshold` is that of
-        `Detections.suppressed`. Raises ValueError when `image_sizes` or `names` does not fit the predictions.
+        without `names` a class is called by its index. With an `nms_threshold` below 1, the best of those that
+        `Detections.suppressed` leaves. Raises ValueError when `image_sizes` or `names` does not fit the predictions.
         """
         _, batch, num_queries, num_classes = self.logits.shape
         sizes = [(int(height), int(width)) for height, width in image_sizes]
@@ -180,7 +182,8 @@ class Predictions:
         if names is not None and len(names) != num_classes:
             raise ValueError(f"names: expected {num_classes} names, one a class, got {len(names)}")
         scores = self.logits[-1].float().sigmoid().flatten(1)
-        scores, order = scores.topk(min(top_k, num_queries * num_classes), dim=1)
+        num_candidates = top_k if nms_threshold == 1 else num_queries * num_classes
+        scores, order = scores.topk(min(num_candidates, num_queries * num_classes), dim=1)
         boxes = cxcywh_to_xyxy(self.boxes[-1].float())
         boxes = boxes.gather(1, (order // num_classes)[..., None].expand(-1, -1, 4))
         boxes = boxes * boxes.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
@@ -188,7 +191,7 @@ class Predictions:
         class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
         found = [Detections(box, score, label, [class_names[index] for index in label], size)
                  for box, score, label, size in zip(*arrays, sizes, strict=True)]
-        return found if nms_threshold == 1 else [detections.suppressed(nms_threshold) for detections in found]
+        return found if nms_threshold == 1 else [detections.suppressed(nms_threshold, top_k) for detections in found]
 
 
 @tensor_structure
@@ -217,12 +220,12 @@ class Detections:
         """Those whose score is at least `threshold`."""
         return self._only(np.flatnonzero(self.scores >= threshold))
 
-    def suppressed(self, threshold: float) -> "Detections":
-        """Without those that overlap a better one of their class by an IoU above `threshold`."""
+    def suppressed(self, threshold: float, top_k: int | None = None) -> "Detections":
+        """Without those that overlap a better one of their class by an IoU above `threshold`; the `top_k` best."""
         from torchvision.ops import batched_nms
 
         boxes, scores, labels = map(torch.from_numpy, (self.boxes, self.scores, self.labels))
-        return self._only(batched_nms(boxes, scores, labels, threshold).numpy())
+        return self._only(batched_nms(boxes, scores, labels, threshold)[:top_k].numpy())
 
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
