@@ -176,6 +176,23 @@ def test_a_step_depends_on_no_number_of_processes(mixed, batch_size: int, accumu
         assert [key for batch in part[3 * accumulate:] for key in batch] == whole[-1]
 
 
+@pytest.mark.parametrize(("batch_size", "accumulate", "count"), [(1, 2, 2), (1, 3, 2), (1, 4, 3), (2, 2, 4)])
+def test_processes_get_as_many_batches_where_they_wait_for_each_other(mixed, batch_size: int, accumulate: int,
+                                                                      count: int) -> None:
+    dataset = mixed(train_transform("small", SMALL))
+
+    def batches(index: int, even: bool) -> list[list[SampleKey]]:
+        loader = build_loader(dataset, batch_size, training=True, accumulate=accumulate, even=even,
+                              process=Process(index, count))
+        return list(loader.batch_sampler)
+
+    parts = [batches(index, even=True) for index in range(count)]
+    assert len({len(part) for part in parts}) == 1
+    seen = [{key.index for part in every for batch in part for key in batch}
+            for every in (parts, [batches(index, even=False) for index in range(count)])]
+    assert seen[0] == seen[1] == set(range(len(dataset)))
+
+
 @pytest.mark.parametrize(("batch_size", "accumulate", "count"), [(2, 2, 1), (3, 1, 2), (1, 3, 2)])
 def test_an_epoch_can_begin_in_its_middle(mixed, batch_size: int, accumulate: int, count: int) -> None:
     dataset = mixed(train_transform("small", SMALL))

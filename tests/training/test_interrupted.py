@@ -115,7 +115,8 @@ def test_a_finished_run_takes_more_epochs(train: Train, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train("--out", out, "--epochs", 1) == 0
     assert train("--out", out, "--epochs", 1, "--resume") == 0
-    assert train("--out", out, "--epochs", 2, "--resume") == 0
+    # A call without --preset chooses a warm-up that follows from the epochs.
+    assert train("--out", out, "--epochs", 2, "--warmup-steps", 1, "--resume") == 0
     assert read_state(out / "state.safetensors")[0].epoch == 2
 
 
@@ -139,6 +140,15 @@ def test_another_model_cannot_be_forced(train: Train, tmp_path: Path, capsys: py
     assert train("--out", out, "--epochs", 2, "--resume", "--force", "--ffn-width", 16) == 2
     assert "cannot be resumed" in capsys.readouterr().err
     assert (out / "config.yaml").read_bytes() == settings
+
+
+@pytest.mark.parametrize("damaged", ["", "model: 5", "- a list", "model: {}\nrecipe:\n"])
+def test_settings_that_are_none_are_named(train: Train, tmp_path: Path, damaged: str,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"")
+    (tmp_path / "config.yaml").write_text(damaged)
+    assert train("--out", tmp_path, "--resume") == 2
+    assert "config.yaml: no run to resume: expected the settings of model, " in capsys.readouterr().err
 
 
 def test_a_damaged_state_is_named(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ epoch can be run again.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from math import ceil, lcm
 
 import numpy as np
@@ -35,14 +36,15 @@ class Process:
 
 def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
                  size_divisor: int | None = None, accumulate: int = 1, process: Process = Process(),
-                 plain_from: int | None = None) -> DataLoader[Sample]:
+                 plain_from: int | None = None, even: bool = False) -> DataLoader[Sample]:
     """A loader of (ImageBatch, list[Target]): every picture once an epoch, of which a process gets its share.
 
     In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which.
     `accumulate` batches in a row make a step of the optimizer; the last step of an epoch may be smaller. In
     evaluation pictures of one shape come together, in a fixed order. Heights and widths are padded to multiples
     of the preprocessing's divisor, and of `size_divisor`: by default 1 in training, where the transform decides
-    on shapes, and 32 in evaluation. From the epoch `plain_from` on the transform's plain one is used. Raises
+    on shapes, and 32 in evaluation. From the epoch `plain_from` on the transform's plain one is used. With `even`
+    every process gets as many training batches, for which some pictures may come twice at an epoch's end. Raises
     ValueError for a batch size, divisor or `accumulate` below 1.
     """
     if size_divisor is None:
@@ -52,7 +54,7 @@ def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, 
             raise ValueError(f"{name}: expected at least 1, got {value}")
     divisor = lcm(size_divisor, dataset.transform.preprocessing.divisor)
     if training:
-        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from)
+        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from, even)
     else:
         every = BatchSampler(_by_shape(dataset, divisor), batch_size, drop_last=False)
         batches = list(every)[process.index::process.count]
@@ -69,8 +71,8 @@ class TrainingBatches(Sampler[list[SampleKey]]):
     """
 
     def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, accumulate: int = 1,
-                 process: Process = Process(), plain_from: int | None = None) -> None:
-        self.batch_size, self.process, self.plain_from = batch_size, process, plain_from
+                 process: Process = Process(), plain_from: int | None = None, even: bool = False) -> None:
+        self.batch_size, self.process, self.plain_from, self.even = batch_size, process, plain_from, even
         self.step_size = batch_size * accumulate * process.count
         self.seed, self.epoch, self.first_step = seed, 0, 0
         sizes, self._size_of = dataset.annotations.pictures.distinct_sizes()
@@ -108,10 +110,9 @@ class TrainingBatches(Sampler[list[SampleKey]]):
     def _part(self, step: Sequence[int]) -> Sequence[int]:
         """What this process gets of a step; where there are fewer pictures than processes, some come twice."""
         count = self.process.count
-        if len(step) < count:
-            step = [*step] * count
-            step = step[:count]
-        first, end = (len(step) * index // count for index in (self.process.index, self.process.index + 1))
+        shared = ceil(len(step) / count) * count if self.even else max(count, len(step))
+        step = list(islice(cycle(step), shared))
+        first, end = (shared * index // count for index in (self.process.index, self.process.index + 1))
         return step[first:end]
 
     def _deal(self, order: Int64[np.ndarray, "P"]) -> list[list[int]]:

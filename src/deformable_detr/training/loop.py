@@ -59,7 +59,8 @@ class Training:
         self.accumulate = recipe.accumulation(process.count)
         self.loader = build_loader(training_data, recipe.batch_size, training=True, seed=recipe.seed,
                                    num_workers=recipe.num_workers, accumulate=self.accumulate, process=process,
-                                   plain_from=recipe.epochs - recipe.plain_epochs)
+                                   plain_from=recipe.epochs - recipe.plain_epochs,
+                                   even=recipe.shard)   # whose processes wait for each other in every batch
         self.batches: TrainingBatches = self.loader.batch_sampler  # type: ignore[assignment]
         self.validation_loader = build_loader(validation_data, recipe.batch_size, training=False,
                                               num_workers=recipe.num_workers, process=process)
@@ -196,8 +197,7 @@ class Training:
         if self.is_first:
             self.folder.write_weights(answer, self.info, best=best)
             self.folder.add_row(at.epoch + 1, at.averages.total, at.averages.parts, metrics)
-            draw_validation(Detector.from_model(answer, self.info), self.validation_data,
-                            self.folder.path / "validation.png")
+            self.folder.write_validation(draw_validation(Detector.from_model(answer, self.info), self.validation_data))
             logger.info("epoch %d/%d: loss %.3f, AP %.3f, AP50 %.3f, %.0f s", at.epoch + 1, self.recipe.epochs,
                         at.averages.total, metrics.AP, metrics.AP50, seconds)
         if self.recipe.trackers:

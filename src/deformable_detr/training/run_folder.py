@@ -18,8 +18,8 @@ from deformable_detr.weights.native import write_whole
 logger = logging.getLogger(__name__)
 
 # Between a run and its resumption: these change no result, or only what is still to come.
-FREE_TO_CHANGE = ("epochs", "plain_epochs", "batch_size", "total_batch", "patience", "recompute", "shard",
-                  "save_steps", "num_workers", "trackers")
+FREE_TO_CHANGE = ("epochs", "plain_epochs", "warmup_steps", "batch_size", "total_batch", "patience", "recompute",
+                  "shard", "save_steps", "num_workers", "trackers")
 GROUPS = ("model", "preprocessing", "recipe", "classes", "step")
 CURVES = {"loss": ("loss",), "AP": ("AP", "AP50")}
 
@@ -74,23 +74,35 @@ class RunFolder:
         """Raise RunError where there is no run to resume, or it has other settings, which `force` takes."""
         if not self.state.exists():
             raise RunError(f"{self.path}: no run to resume: {self.state.name} is not there")
-        try:
-            old = yaml.safe_load(self._settings.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RunError(f"{self.path}: no run to resume ({error})") from error
-        changed = [f"{group}.{name}: the run has {old.get(group, {}).get(name)!r}, got {value!r}"
+        old = self._read_settings()
+        changed = [f"{group}.{name}: the run has {old[group].get(name)!r}, got {value!r}"
                    for group in GROUPS for name, value in settings[group].items()
-                   if name not in FREE_TO_CHANGE and old.get(group, {}).get(name) != value]
+                   if name not in FREE_TO_CHANGE and old[group].get(name) != value]
         if changed and not force:
             raise RunError(f"{self.path}: cannot resume with other settings, but with --force: {'; '.join(changed)}")
         for change in changed:
             logger.warning("going on with another setting: %s", change)
+
+    def _read_settings(self) -> dict[str, dict[str, Any]]:
+        try:
+            settings = yaml.safe_load(self._settings.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"{self.path}: no run to resume ({error})") from error
+        for group in GROUPS:
+            if not isinstance(settings, dict) or not isinstance(settings.get(group), dict):
+                raise RunError(f"{self._settings}: no run to resume: expected the settings of {', '.join(GROUPS)}, "
+                               f"found none of {group}")
+        return settings
 
     def write_weights(self, model: DeformableDETR, info: ModelInfo, *, best: bool) -> None:
         """The weights of this epoch; as the best too, where they are."""
         save(self.path / "last.safetensors", model, info)
         if best:
             save(self.best, model, info)
+
+    def write_validation(self, png: bytes) -> None:
+        """A picture of what is found."""
+        write_whole(self.path / "validation.png", png)
 
     def add_row(self, epoch: int, loss: float, parts: dict[str, float], metrics: CocoMetrics) -> None:
         """Add an epoch, counted from 1, and draw the curves. Rows of this epoch and later ones give way."""
@@ -102,7 +114,7 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_whole(self.metrics, table.getvalue().encode())
-        draw_curves(self.rows(), self.path / "curves.png")
+        write_whole(self.path / "curves.png", draw_curves(self.rows()))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table so far."""
@@ -112,8 +124,8 @@ class RunFolder:
             return list(csv.DictReader(file))
 
 
-def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """Loss and AP over the epochs."""
+def draw_curves(rows: list[dict[str, Any]]) -> bytes:
+    """Loss and AP over the epochs, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -128,7 +140,9 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend()
-    figure.savefig(path, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120)
+    return drawn.getvalue()
 
 
 def settings_of(model: DeformableDETR, info: ModelInfo, recipe: Recipe, step_size: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A picture of what the model finds on validation pictures, beside the truth."""
 
-from pathlib import Path
+import io
 
 import numpy as np
 import PIL.Image
@@ -15,8 +15,8 @@ THRESHOLD = 0.3     # low, so that a young model shows something
 GAP = 8
 
 
-def draw_validation(detector: Detector, data: DetectionDataset, path: Path) -> None:
-    """Draw pictures spread over the data set: left the truth, right the detections."""
+def draw_validation(detector: Detector, data: DetectionDataset) -> bytes:
+    """Pictures spread over the data set: left the truth, right the detections. As PNG."""
     chosen = np.linspace(0, len(data) - 1, min(NUM_PICTURES, len(data))).round().astype(int)
     rows = [_row(detector, data, int(index)) for index in chosen]
     sheet = PIL.Image.new("RGB", (max(row.width for row in rows), sum(row.height + GAP for row in rows) - GAP),
@@ -25,7 +25,9 @@ def draw_validation(detector: Detector, data: DetectionDataset, path: Path) -> N
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height + GAP
-    sheet.save(path)
+    drawn = io.BytesIO()
+    sheet.save(drawn, "PNG")
+    return drawn.getvalue()
 
 
 def _row(detector: Detector, data: DetectionDataset, index: int) -> PIL.Image.Image:
