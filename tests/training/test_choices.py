@@ -84,6 +84,9 @@ def test_choices_follow_the_data(annotations: Annotations) -> None:
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[0] > epochs[-1]
     assert [recipe.augmentation for recipe in recipes] == ["strong"] * 4 + ["small"]
+    warmups = [choose(Start(changes={"backbone": "test_resnet"}), said, many(annotations, 200))[1].warmup_steps
+               for said in ({"epochs": 10, "batch_size": 2}, {"epochs": 10, "total_batch": 20})]
+    assert warmups == [100, 10]   # a tenth of the steps
     sizes = [choose(Start(), {}, many(annotations, 9, 2 * side, side))[0].preprocessing.size for side in (20, 200, 900)]
     assert sizes[:2] == [32, 192]
     assert sizes[2] % 32 == 0

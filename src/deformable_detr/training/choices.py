@@ -71,7 +71,8 @@ def _recipe(num_pictures: int, start: Start, said: Mapping[str, Any]) -> dict[st
     few = num_pictures < FEW_PICTURES
     epochs = min(max(round(LOOKS[machine] / num_pictures), FEWEST_EPOCHS), MOST_EPOCHS)
     epochs_said, batch_size = said.get("epochs", epochs), said.get("batch_size", BATCH_SIZE[machine])
-    num_steps = epochs_said * -(-num_pictures // max(1, batch_size))
+    step_size = max(1, batch_size * int(os.environ.get("WORLD_SIZE", "1")), said.get("total_batch", 0))
+    num_steps = epochs_said * -(-num_pictures // step_size)
     cores = os.cpu_count() or 1
     chosen = {
         "epochs": Choice(epochs, f"{num_pictures} pictures; {LOOKS[machine]} looks at one suit a {machine.upper()}"),
