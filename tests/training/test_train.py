@@ -123,6 +123,8 @@ def test_a_nan_without_objects_is_found_too(train: Train, tmp_path: Path, monkey
     (["--width", "33"], "width: expected a multiple of 32"),
     (["--weights", "nothing.safetensors"], "nothing.safetensors: no such file"),
     (["--backbone-weights", "nothing.pth"], "nothing.pth: no such file"),
+    (["--backbone", "resnet50.nosuch"], "backbone: Invalid pretrained tag (nosuch)"),
+    (["--backbone", "densenet121", "--dilation"], "backbone: timm cannot build 'densenet121' with dilation"),
     (["--resume"], "no run to resume"),
 ])
 def test_wrong_calls(train: Train, tmp_path: Path, flags: list[str], message: str,
@@ -131,6 +133,16 @@ def test_wrong_calls(train: Train, tmp_path: Path, flags: list[str], message: st
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_ctrl_c_ends_in_one_line(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Step, "__call__", interrupted)
+    assert train("--out", tmp_path / "run", "--epochs", 1) == 130
+    assert "interrupted; what was saved is in" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_weights_say_what_the_model_is(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:

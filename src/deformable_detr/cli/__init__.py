@@ -21,7 +21,7 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     trace,
     train,
 )
-from deformable_detr.cli.app import WrongCallError, app, command_line, report_error, wrong_call_for
+from deformable_detr.cli.app import INTERRUPTED, WrongCallError, app, command_line, report_error, wrong_call_for
 
 __all__ = ["app", "main"]
 
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CycloptsError, WrongCallError) as error:
         report_error(str(error))
         return 2
+    except KeyboardInterrupt:
+        report_error("interrupted")
+        return INTERRUPTED
     except BrokenPipeError:   # `ddetr ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for the flush when Python exits
         return 1

@@ -22,6 +22,8 @@ command_line: ContextVar[str] = ContextVar("command_line", default="")
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 
+INTERRUPTED = 130   # the exit code of a command that Ctrl-C has ended, as shells have it
+
 
 class WrongCallError(Exception):
     """A call that cannot work: the message says which argument, what came and what was expected."""

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from deformable_detr import __version__
 from deformable_detr.cli.app import (
+    INTERRUPTED,
     WrongCallError,
     app,
     command_line,
@@ -91,6 +92,9 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
         training.begin(resume=resume, force=force)
     try:
         training.train()
+    except KeyboardInterrupt:
+        report_error(f"interrupted; what was saved is in {out}, and --resume goes on from there")
+        return INTERRUPTED
     except Exception as error:
         reason = reason_to_stop(error)
         if reason is None:

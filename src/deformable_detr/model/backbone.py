@@ -14,7 +14,7 @@ from deformable_detr.structures import Features, ImageBatch
 class Backbone(nn.Module):
     """The last `num_maps` (1 to 3) feature maps of a timm model, finest first.
 
-    `channels` holds the number of channels of each. Raises ValueError for a model that timm does not know, or
+    `channels` holds the number of channels of each. Raises ValueError for a model that timm does not know or build, or
     whose last maps do not lie at strides 8, 16 and 32 (16 instead of 32 with `dilation`, the paper's DC5).
     """
 
@@ -23,7 +23,13 @@ class Backbone(nn.Module):
         if not timm.is_model(name):
             raise ValueError(f"backbone: timm has no model named {name!r}")
         stride: dict[str, Any] = {"output_stride": 16} if dilation else {}
-        net: Any = timm.create_model(name, features_only=True, pretrained=pretrained, **stride)
+        try:
+            net: Any = timm.create_model(name, features_only=True, pretrained=pretrained, **stride)
+        except (RuntimeError, TypeError) as error:   # an unknown tag, or a network whose stride is fixed
+            if pretrained:                           # or no network
+                raise
+            raise ValueError(f"backbone: timm cannot build {name!r}{' with dilation' if dilation else ''} "
+                             f"({error})") from error
         strides = net.feature_info.reduction()[-3:]
         expected = [8, 16, 16] if dilation else [8, 16, 32]
         if strides != expected:

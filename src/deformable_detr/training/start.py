@@ -71,9 +71,10 @@ class Start:
 
     def model(self, names: Sequence[str], seed: int) -> DeformableDETR:
         """The model for the classes `names`; what is random in it follows from `seed`."""
+        detector = self.detector   # a first reading draws random weights, which are then overwritten
         torch.manual_seed(seed)
-        if self.detector:
-            return with_classes(*self.detector, names)
+        if detector:
+            return with_classes(*detector, names)
         config = replace(self.config, num_classes=len(names))
         if self.backbone_weights == PRETRAINED:
             return with_fetched_backbone(config)
@@ -88,8 +89,11 @@ class Start:
 
 
 def backbone_preprocessing(backbone: str) -> Preprocessing:
-    """What the backbone's own weights were trained with."""
-    settings = timm.get_pretrained_cfg(backbone)
+    """What the backbone's own weights were trained with. Raises ValueError where timm knows none of this name."""
+    try:
+        settings = timm.get_pretrained_cfg(backbone)
+    except RuntimeError as error:   # an unknown tag behind the name
+        raise ValueError(f"backbone: {error}") from error
     # TensorFlow's "same" padding shifts the features of odd sizes: multiples of 32 keep them in place.
     usual = Preprocessing(divisor=32 if backbone.startswith("tf_") else 1)
     if "efficientnet_lite" in backbone:
