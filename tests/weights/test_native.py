@@ -147,6 +147,10 @@ def test_foreign_files_are_refused(tmp_path: Path, saved: Path) -> None:
      "preprocessing: expected int only"),
     ({"preprocessing": {"mean": [0, 0], "deviation": [1, 1, 1]}}, "expected 3 numbers each"),
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 0]}}, "deviation must be positive"),
+    ({"preprocessing": {"mean": [10**400, 0, 0], "deviation": [1, 1, 1]}}, "preprocessing: int too large"),
+    ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "size": 10**6, "max_size": 10**6}},
+     "preprocessing: size: expected at most 8192 pixels, got 1000000"),
+    ({"names": ["cat", "d\x1b[2Jog", "bird"]}, "names: expected no control characters, got 'd\\x1b[2Jog'"),
     ({"provenance": {"license": 5}}, "provenance"),
 ])
 def test_headers_that_do_not_fit_are_refused(saved: Path, entries: dict, message: str) -> None:

@@ -11,11 +11,11 @@ from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.documents import DocumentError, read_lines
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.kinds import Kind
+from deformable_detr.structures import CONTROL_CHARACTER
 
 # What tools and services call the splits.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                "test": "test", "testing": "test"}
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 PERHAPS_OUTSIDE = re.compile(r"\.\.|^[/\\]|:")    # a name without any of these is inside
 
 

@@ -20,12 +20,13 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from deformable_detr.model import DeformableDETR, ModelConfig
-from deformable_detr.structures import Preprocessing
+from deformable_detr.structures import CONTROL_CHARACTER, Preprocessing
 from deformable_detr.weights import WeightsError
 
 FORMAT = "deformable-detr"
 FORMAT_VERSION = 1
 JSON_ENTRIES = ("config", "names", "category_ids", "preprocessing", "provenance")
+LARGEST_SIDE = 8192   # pixels that a header may ask for: what a stranger's file makes of a picture stays bounded
 STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them
 
@@ -47,6 +48,9 @@ class ModelInfo:
         _check_entries("names", self.names, str)
         _check_entries("category_ids", self.category_ids, int)
         _check_entries("provenance", [*self.provenance, *self.provenance.values()], str)
+        for name in self.names:
+            if CONTROL_CHARACTER.search(name):   # a terminal would obey it
+                raise ValueError(f"names: expected no control characters, got {name!r:.100}")
         if len(self.names) != len(self.category_ids):
             raise ValueError("names and category_ids: expected one of each a class, "
                              f"got {len(self.names)} and {len(self.category_ids)}")
@@ -146,10 +150,16 @@ def _parsed(header: Mapping[str, str]) -> tuple[ModelConfig, ModelInfo]:
 
 def _preprocessing(mean: Any, deviation: Any, **sizes: Any) -> Preprocessing:
     """From an untrusted header: TypeError or ValueError for anything but 3 numbers each and whole sizes."""
-    numbers = [float(number) for number in (*mean, *deviation)]
+    try:
+        numbers = [float(number) for number in (*mean, *deviation)]
+    except OverflowError as error:
+        raise ValueError(f"preprocessing: {error}") from error
     if len(mean) != 3 or len(deviation) != 3 or not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"preprocessing: expected 3 numbers each, got mean {mean}, deviation {deviation}")
     _check_entries("preprocessing", list(sizes.values()), int)
+    for name, size in sizes.items():
+        if size > LARGEST_SIDE:
+            raise ValueError(f"preprocessing: {name}: expected at most {LARGEST_SIDE} pixels, got {size!s:.20}")
     return Preprocessing(mean=tuple(numbers[:3]), deviation=tuple(numbers[3:]), **sizes)  # type: ignore[arg-type]
 
 

@@ -5,8 +5,9 @@ from typing import Any
 from deformable_detr.data.findings import EntryError, quoted
 from deformable_detr.data.formats.source import LARGEST, is_number
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import CONTROL_CHARACTER, is_unicode
+from deformable_detr.data.layout import is_unicode
 from deformable_detr.data.picture_list import Picture
+from deformable_detr.structures import CONTROL_CHARACTER
 
 Entry = dict[str, Any]
 Row = tuple[int, int, int, list[float], float, bool]    # id, picture index, class index, box, area, crowd

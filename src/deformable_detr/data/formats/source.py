@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import Findings, Place, quoted, stop
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import CONTROL_CHARACTER, SPLIT_NAMES
+from deformable_detr.data.layout import SPLIT_NAMES
+from deformable_detr.structures import CONTROL_CHARACTER
 
 UNNAMED_SPLIT = "train"     # what pictures that no split claims belong to
 CLASSES = "classes.txt"     # the names of the classes, one a line, as Label Studio and labelImg write them

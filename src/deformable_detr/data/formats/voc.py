@@ -8,7 +8,7 @@ from deformable_detr.data.documents import DocumentError, Element, read_xml
 from deformable_detr.data.findings import EntryError, Findings, Place, quoted
 from deformable_detr.data.formats.source import is_number
 from deformable_detr.data.kinds import Kind
-from deformable_detr.data.layout import CONTROL_CHARACTER
+from deformable_detr.structures import CONTROL_CHARACTER
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
