@@ -20,7 +20,7 @@ from deformable_detr.model.backbone import Backbone
 from deformable_detr.model.decoder import Decoder, DecoderLayer
 from deformable_detr.model.encoder import Encoder
 from deformable_detr.model.feedforward import FeedForward
-from deformable_detr.model.heads import RefiningHeads, SharedHead
+from deformable_detr.model.heads import LayerAnswer, RefiningHeads, SharedHead
 from deformable_detr.model.pyramid import PyramidBuilder
 from deformable_detr.model.queries import LearnedQueries, ProposalQueries
 from deformable_detr.ops import fused_ms_deform_attn
@@ -200,11 +200,10 @@ def _watch_decoder_layer(record: Recorder, layer: DecoderLayer, part: str, look_
 def _watch_heads(record: Recorder, heads: SharedHead | RefiningHeads) -> None:
     layers = count()   # the decoder calls its heads behind each layer
 
-    def tell(output: tuple[Tensor, ...]) -> None:
+    def tell(answer: LayerAnswer) -> None:
         part = f"decoder layer {next(layers)}"
-        logits, boxes, *_ = output
-        record.add(heads, "logits", "B Q K", logits, part=part)
-        record.add(heads, "boxes", "B Q 4", boxes, part=part)
+        record.add(heads, "logits", "B Q K", answer.logits, part=part)
+        record.add(heads, "boxes", "B Q 4", answer.boxes, part=part)
 
     record.after(heads, tell)
 

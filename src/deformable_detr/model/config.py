@@ -84,7 +84,7 @@ class ModelConfig:
                      "ffn_width", "num_queries", "num_classes", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.width % GROUPS or self.width % self.num_heads or self.width % 4:
+        if self.width % GROUPS or self.width % self.num_heads:
             raise ValueError(f"width: expected a multiple of {GROUPS} (group norm) and of num_heads "
                              f"({self.num_heads}), got {self.width}")
         if not 0 <= self.dropout < 1:

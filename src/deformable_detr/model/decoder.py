@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from deformable_detr.model.attention import DeformableAttention
 from deformable_detr.model.feedforward import FeedForward
-from deformable_detr.model.heads import RefiningHeads, SharedHead
+from deformable_detr.model.heads import LayerAnswer, RefiningHeads, SharedHead
 from deformable_detr.structures import ExtraPredictions, Predictions, Pyramid, Queries
 
 
@@ -46,16 +46,17 @@ class Decoder(nn.Module):
     def forward(self, queries: Queries, memory: Float[Tensor, "B N C"], pyramid: Pyramid) -> Predictions:
         hidden, reference = queries.content, queries.reference
         start = reference
-        logits, boxes = [], []
+        answers: list[LayerAnswer] = []
         for index, layer in enumerate(self.layers):
             # From [0, 1] of the unpadded picture to [0, 1] of each level's padded map.
             ratios = pyramid.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
             hidden = layer(hidden, queries.position, reference[:, :, None] * ratios[:, None], memory, pyramid,
                            queries.blocked)
-            layer_logits, layer_boxes, reference, start = self.heads(index, hidden, start)
-            logits.append(layer_logits)
-            boxes.append(layer_boxes)
-        return _split(torch.stack(logits), torch.stack(boxes), queries)
+            answer: LayerAnswer = self.heads(index, hidden, start)
+            reference, start = answer.reference, answer.start
+            answers.append(answer)
+        return _split(torch.stack([answer.logits for answer in answers]),
+                      torch.stack([answer.boxes for answer in answers]), queries)
 
 
 def _split(logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],

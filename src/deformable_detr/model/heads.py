@@ -1,6 +1,7 @@
 """Hidden states -> class logits and boxes. The only place that adds a box delta to a reference."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,15 @@ class Head(nn.Module):
         return torch.cat([moved, delta[..., start.shape[-1]:]], dim=-1).sigmoid()
 
 
+class LayerAnswer(NamedTuple):
+    """What is said behind a decoder layer, and what the next one begins with."""
+
+    logits: Float[Tensor, "B Q K"]
+    boxes: Float[Tensor, "B Q 4"]
+    reference: Float[Tensor, "B Q R"]   # where the next layer looks
+    start: Float[Tensor, "B Q R"]       # from where it moves its boxes: the same numbers, perhaps with a gradient
+
+
 class SharedHead(nn.Module):
     """One head for all decoder layers; each layer starts from the queries' own reference."""
 
@@ -49,10 +59,9 @@ class SharedHead(nn.Module):
         self.shared = Head(width, num_classes, size_bias=-2)
 
     def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], start: Float[Tensor, "B Q R"],  # noqa: ARG002
-                ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q R"],
-                           Float[Tensor, "B Q R"]]:
-        """Logits and boxes of one layer; where the next one looks, and from where it moves its boxes."""
-        return *self.shared(hidden, start), start, start
+                ) -> LayerAnswer:
+        logits, boxes = self.shared(hidden, start)
+        return LayerAnswer(logits, boxes, reference=start, start=start)
 
 
 class RefiningHeads(nn.Module):
@@ -69,14 +78,11 @@ class RefiningHeads(nn.Module):
         size_biases = [-2.0 if layer == 0 and not references_are_boxes else 0.0 for layer in range(num_layers)]
         self.layers = nn.ModuleList([Head(width, num_classes, bias) for bias in size_biases])
 
-    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], start: Float[Tensor, "B Q R"],
-                ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q 4"],
-                           Float[Tensor, "B Q 4"]]:
-        """Logits and boxes of one layer; where the next one looks, and from where it moves its boxes."""
+    def forward(self, layer: int, hidden: Float[Tensor, "B Q C"], start: Float[Tensor, "B Q R"]) -> LayerAnswer:
         head: Head = self.layers[layer]  # type: ignore[assignment]
         logits, boxes = head(hidden, start)
         reference = boxes.detach()
         if not self.look_forward_twice:
-            return logits, boxes, reference, reference
+            return LayerAnswer(logits, boxes, reference, start=reference)
         # The same boxes once more, tied to this layer's delta alone.
-        return logits, boxes, reference, head.move(hidden, inverse_sigmoid(start.detach()))
+        return LayerAnswer(logits, boxes, reference, start=head.move(hidden, inverse_sigmoid(start.detach())))
