@@ -14,8 +14,6 @@ from deformable_detr.ops.cpu_kernels import FORWARD_TILE, kernels_for
 from deformable_detr.ops.numba_setup import torch_threads
 from deformable_detr.ops.reference import at_least_float32, level_extents
 
-SUPPORTED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
 
 def forward(value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     """The output (B, Q, M * D) in the dtype of `value`; arguments as in `library.ms_deform_attn`."""

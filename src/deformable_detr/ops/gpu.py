@@ -16,8 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-SUPPORTED_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-
 # Triton compiles anew for an int that is 1 or divisible by 16. These differ from batch to batch.
 _VARYING_SIZES = ["Q", "N", "M", "P"]
 
