@@ -125,6 +125,13 @@ def test_places_that_are_not_inside(yolo: Path, place: str) -> None:
     assert "data.yaml" in refusal(yolo)
 
 
+@pytest.mark.parametrize("place", [{"path": "images/train"}, [["images/train"]], ["images/train", {"a": "b"}]])
+def test_places_that_are_no_paths(yolo: Path, place: object) -> None:
+    settings = yaml.safe_load((yolo / "data.yaml").read_text())
+    (yolo / "data.yaml").write_text(yaml.safe_dump({**settings, "train": place}))
+    assert refusal(yolo) == f"{yolo / 'data.yaml'}: train: expected a path or a list of paths, got {place}"
+
+
 @pytest.fixture
 def darknet(tmp_path: Path) -> Path:
     """The same as CVAT's export for Darknet."""

@@ -117,7 +117,8 @@ def _settings(folder: Path, file: Path, content: dict[str, Any], guessed: dict[s
     checked = checked_names(file, {int(number): name for number, name in names.items()})
     if "nc" in content:
         _check_count(content["nc"], checked, Place(file, entry="nc"), findings)
-    written = {split: _texts(content[key]) for key, split in SPLIT_NAMES.items() if content.get(key)}
+    written = {split: _paths(content[key], Place(file, entry=key)) for key, split in SPLIT_NAMES.items()
+               if content.get(key)}
     root = content.get("path", "")
     settings = YoloSettings(folder, file, checked, {}, root if isinstance(root, str) else "")
     # Roboflow names a test split that its folder need not have.
@@ -160,6 +161,9 @@ def _parts(written: str) -> list[str]:
     return [part for part in parts if part not in (".", "..") and not part.endswith(("\\", "/", ":"))]
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(text for text in values if isinstance(text, str))
+def _paths(value: Any, place: Place) -> tuple[str, ...]:
+    """What a split's key says. Raises DataError."""
+    paths = value if isinstance(value, list) else [value]
+    if not all(isinstance(path, str) for path in paths):
+        stop(Kind.ANNOTATION_FILE, place, f"expected a path or a list of paths, got {quoted(value)}")
+    return tuple(paths)
