@@ -108,11 +108,12 @@ class _Builder:
     def __init__(self) -> None:
         self.root = Element("", 0)
         self.open = [self.root]
+        self.texts: list[list[str]] = [[]]      # of each open element; put together once, as growing one copies it
         self.num_elements = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.start
-        self.parser.EndElementHandler = lambda _: self.open.pop()
+        self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.text
         self.parser.StartDoctypeDeclHandler = self.refuse
 
@@ -126,9 +127,13 @@ class _Builder:
         element = Element(name, line)
         self.open[-1].children.append(element)
         self.open.append(element)
+        self.texts.append([])
+
+    def end(self, _: str) -> None:
+        self.open.pop().text = "".join(self.texts.pop())
 
     def text(self, text: str) -> None:
-        self.open[-1].text += text
+        self.texts[-1].append(text)
 
     def refuse(self, *_: Any) -> None:
         raise DocumentError("a document type (<!DOCTYPE ...>), with which entities come, is refused",
