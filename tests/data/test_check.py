@@ -1,6 +1,7 @@
 """Every planted fault is found where it was planted, and nothing else is."""
 
 import importlib.util
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from deformable_detr.data import DataError, DetectionDataset, eval_transform
-from deformable_detr.data.check import Checkup, Limits, check_data
+from deformable_detr.data.check import Checkup, Limits, check_data, duplicates
+from deformable_detr.data.check.duplicates import MAX_DIFFERENT, find_alike
 from deformable_detr.data.check.objects import find_duplicates
+from deformable_detr.data.check.pictures import GRID, Look, Looks
 from deformable_detr.data.findings import Finding, Findings, Place
 from deformable_detr.data.kinds import Kind
 from deformable_detr.structures import Preprocessing
@@ -113,6 +116,30 @@ def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatc
 
 def test_a_place_is_one_printable_line() -> None:
     assert str(Place(Path("a\nb\x1b[31m.txt"), 3)) == r"a\nb\x1b[31m.txt:3"
+
+
+def test_pictures_alike_are_those_that_a_search_finds_whatever_is_compared_at_once(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    films = generator.random((20, GRID * GRID)) < 0.5
+    prints = films[generator.integers(0, 20, 300)] ^ (generator.random((300, GRID * GRID)) < 0.08)
+    places = tuple((("train", "val")[number % 5 == 0], number) for number in range(300))
+    looks = Looks(places, tuple(Look("PNG", (9, 9), (9, 9), 1, bytes(1), bits) for bits in prints))
+    expected = []
+    for number in range(1, 300):
+        different = [int((prints[number] ^ prints[other]).sum()) for other in range(number)]
+        alike = [other for other in range(number) if different[other] <= MAX_DIFFERENT]
+        if alike:
+            expected.append((number, min(alike, key=lambda other, number=number, different=different: (
+                places[other][0] == places[number][0], different[other], other))))
+    assert 50 < len(expected) < 250
+    assert list(find_alike(looks, set())) == expected
+    monkeypatch.setattr(duplicates, "AT_ONCE", 2100)
+    tracemalloc.start()
+    assert list(find_alike(looks, set())) == expected
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 800_000       # of which the pictures themselves take 400 000
 
 
 def test_boxes_given_twice_are_those_that_a_search_finds(write_data) -> None:
