@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import PIL.Image
@@ -83,6 +84,25 @@ def test_a_broken_data_yaml_is_a_finding(folder: Path, capsys: Captured) -> None
     (folder / "data" / "data.yaml").write_text("names: [a, b\ntrain: c\n")
     assert cli.main(["check", "data", "--fast"]) == 1
     assert "data/data.yaml:2: not valid YAML: " in capsys.readouterr().out
+
+
+def test_what_was_found_is_told_though_nothing_can_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: Captured) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    names, splits = bccd()
+    LAYOUTS["YOLO"](folder / "data", names, {"train": splits["val"]})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert cli.main(["check", "data"]) == 1
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1].startswith("errors: 0, warnings: ")
+    assert output.err == "ddetr: check.png: not written: [Errno 28] No space left on device\n"
+    monkeypatch.setattr("deformable_detr.data.check.fix.write_fixed", full)
+    assert cli.main(["check", "data", "--json", "--fix", "copy"]) == 1
+    output = capsys.readouterr()
+    assert json.loads(output.out)["fixed"] is None
+    assert output.err == "ddetr: copy: not written whole: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize(("call", "message"), [

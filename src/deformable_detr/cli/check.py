@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, wrong_call_for
+from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, report_error, wrong_call_for
 
 if TYPE_CHECKING:
-    from deformable_detr.data.check import Checkup
+    from deformable_detr.data.check import Checkup, Limits
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
@@ -22,7 +22,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
           size: Count = 800, max_size: Count | None = None, num_queries: Count = 300, as_json: JsonFlag = False) -> int:
     """Find what is wrong with a data set, and say what to do about it.
 
-    Ends with 1 where there are errors, with 0 where there are warnings alone.
+    Ends with 1 where there are errors or something cannot be written, with 0 where there are warnings alone.
 
     Parameters
     ----------
@@ -55,28 +55,46 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     with wrong_call_for(ValueError):
         limits = Limits(Preprocessing(size, max_size or max(size, round(size * 5 / 3))), num_queries)
         checkup = check_data(data, limits, fast=fast)
-    done = None
-    with wrong_call_for(OSError):
-        if fix and checkup.looks:
-            from deformable_detr.data.check.fix import write_fixed
-
-            done = write_fixed(checkup, fix)
-        if sheet and checkup.splits:
-            from deformable_detr.data.check.sheet import draw_sheet
-
-            sheet.write_bytes(draw_sheet(checkup.splits, limits))
+    if not as_json:
+        _print_text(checkup, show)      # before anything is written, which may fail
+    done = _write_copy(checkup, fix) if fix else None
     if as_json:
         fixed = None if done is None else {"folder": str(fix), "done": done}
         print_line(json.dumps({**checkup.to_dict(), "fixed": fixed}))
-    else:
-        _print_text(checkup, show)
-        if fix:
-            mended = ", ".join(f"{number} {what}" for what, number in (done or {}).items()) or "nothing to be mended"
-            print_line(f"{fix}: not written, since nothing could be read" if done is None else
-                       f"{fix}: a cleaned copy; {mended}")
-        if sheet and checkup.splits:
-            print_line(f"{sheet}: statistics and a contact sheet")
-    return 1 if checkup.findings.count("error") else 0
+    elif done is not None:
+        mended = ", ".join(f"{number} {what}" for what, number in done.items()) or "nothing to be mended"
+        print_line(f"{fix}: a cleaned copy; {mended}")
+    has_sheet = bool(sheet and checkup.splits) and _write_sheet(checkup, limits, sheet)
+    if has_sheet and not as_json:
+        print_line(f"{sheet}: statistics and a contact sheet")
+    lacks = (fix and done is None) or (sheet and checkup.splits and not has_sheet)
+    return 1 if lacks or checkup.findings.count("error") else 0
+
+
+def _write_copy(checkup: "Checkup", fix: Path) -> dict[str, int] | None:
+    """How much of what was mended in the copy; None where there is none, which is told."""
+    from deformable_detr.data.check.fix import write_fixed
+
+    if checkup.looks is None:
+        report_error(f"{fix}: not written, since nothing could be read")
+        return None
+    try:
+        return write_fixed(checkup, fix)
+    except OSError as error:
+        report_error(f"{fix}: not written whole: {error}")
+        return None
+
+
+def _write_sheet(checkup: "Checkup", limits: "Limits", sheet: Path) -> bool:
+    """Whether it could be; else it is told why."""
+    from deformable_detr.data.check.sheet import draw_sheet
+
+    try:
+        sheet.write_bytes(draw_sheet(checkup.splits, limits))
+    except OSError as error:
+        report_error(f"{sheet}: not written: {error}")
+        return False
+    return True
 
 
 def _check_fix(fix: Path, data: Path, fast: bool) -> None:
