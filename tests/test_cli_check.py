@@ -9,9 +9,14 @@ import PIL.Image
 import pytest
 
 from deformable_detr import cli
+from deformable_detr.data import DetectionDataset
+from deformable_detr.data.check import Limits
 from deformable_detr.pictures import read_picture
+from deformable_detr.training.choices import choose
+from deformable_detr.training.start import Start
 from layouts import LAYOUTS, bccd
 from planted import plant_coco, plant_yolo
+from synthetic import box, picture
 
 Captured = pytest.CaptureFixture[str]
 
@@ -47,7 +52,7 @@ def test_warnings_alone_end_with_0(folder: Path, capsys: Captured) -> None:
     names, splits = bccd()
     LAYOUTS["YOLO"](folder / "data", names, splits)
     (folder / "data" / "labels" / "val" / "orphan.txt").touch()
-    assert cli.main(["check", "data", "--json"]) == 0
+    assert cli.main(["check", "data", "--json", "--size", "800"]) == 0
     assert [group["code"] for group in json.loads(capsys.readouterr().out)["findings"]] == ["label-orphan"]
 
 
@@ -67,6 +72,30 @@ def test_json_is_one_object_and_has_every_finding(folder: Path, capsys: Captured
         "file": "data/train.json", "line": None, "entry": "annotation 504",
         "message": "x 0.1, y 0.2, width 0.3, height 0.4 of a dog in 10.png (96 x 72)"}]
     assert sorted(path.name for path in folder.iterdir()) == ["data", "outside.png"]
+
+
+def test_by_default_the_limits_are_those_of_a_training_without_flags(folder: Path, capsys: Captured) -> None:
+    images = folder / "data" / "images"
+    images.mkdir(parents=True)
+    PIL.Image.new("L", (1200, 900)).save(images / "1.png")
+    boxes = [box(number, 1, 1, [11 * number, 5, 10, 10]) for number in range(101)]
+    for split in ("train", "val"):
+        (folder / "data" / f"{split}.json").write_text(json.dumps({
+            "images": [picture(1, "1.png", 1200, 900)], "categories": [{"id": 1, "name": "cell"}],
+            "annotations": boxes}))
+    start, _, _ = choose(Start(), {}, DetectionDataset(folder / "data", "train").annotations)
+    limits = ("--size", str(start.preprocessing.size), "--max-size", str(start.preprocessing.max_size),
+              "--num-queries", str(start.config.num_queries))
+    capsys.readouterr()
+    assert start.config.finest_stride == Limits().stride
+    assert cli.main(["check", "data", "--json", "--fast"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"objects-many", "box-tiny"} <= {group["code"] for group in found["findings"]}
+    assert cli.main(["check", "data", "--json", "--fast", *limits]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert cli.main(["check", "data", "--json", "--fast", "--size", "800", "--num-queries", "300"]) == 0
+    assert not {"objects-many", "box-tiny"} & {group["code"] for group in json.loads(
+        capsys.readouterr().out)["findings"]}
 
 
 def test_a_cleaned_copy(folder: Path, capsys: Captured) -> None:

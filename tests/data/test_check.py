@@ -39,7 +39,7 @@ def read(name: str, folder: Path) -> tuple[list[Planted], Checkup]:
     if name == "parquet" and not importlib.util.find_spec("pyarrow"):
         pytest.skip("pyarrow, an extra, is not installed")
     planted = PLANTERS[name](folder)
-    return planted, check_data(folder, LIMITS)
+    return planted, check_data(folder, lambda _: LIMITS)
 
 
 def where(finding: Finding, folder: Path) -> Planted:
@@ -60,7 +60,7 @@ def test_every_planted_fault_is_found_and_nothing_else(tmp_path: Path, name: str
 
 def test_data_sets_that_are_at_fault_as_a_whole(tmp_path: Path) -> None:
     for kind, folder in whole_data_sets(tmp_path).items():
-        assert kind in {finding.kind for finding in found_in(check_data(folder, LIMITS))}
+        assert kind in {finding.kind for finding in found_in(check_data(folder, lambda _: LIMITS))}
 
 
 def test_every_kind_of_fault_has_been_planted(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_training_stops_at_an_error_that_the_check_finds(tmp_path: Path, name: s
 def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
     noise(tmp_path / "images" / "1.png", 1)
     plant_coco(tmp_path)
-    checkup = check_data(tmp_path, LIMITS, fast=True)
+    checkup = check_data(tmp_path, lambda _: LIMITS, fast=True)
     kinds = {finding.kind for finding in found_in(checkup)}
     assert checkup.looks is None
     assert Kind.BOX_TINY in kinds
@@ -92,7 +92,7 @@ def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
 def test_true_pictures_have_no_errors_and_no_likeness(tmp_path: Path) -> None:
     for layout in ("COCO", "YOLO, Roboflow", "VOC"):
         LAYOUTS[layout](tmp_path / layout, *bccd())
-        assert found_in(check_data(tmp_path / layout, Limits())) == []
+        assert found_in(check_data(tmp_path / layout)) == []
 
 
 def test_a_damaged_parquet_file_is_a_finding(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_damaged_parquet_file_is_a_finding(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[20:2000] = bytes(1980)
     file.write_bytes(content)
-    assert check_data(tmp_path, Limits()).findings.count("error")
+    assert check_data(tmp_path).findings.count("error")
 
 
 def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`ddetr check`: what is wrong with a data set, before an hour is spent on it?"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,18 +10,21 @@ from cyclopts import Parameter, validators
 from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, report_error, wrong_call_for
 
 if TYPE_CHECKING:
+    from deformable_detr.data import Annotations
     from deformable_detr.data.check import Checkup, Limits
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 SHEET = Path("check.png")
+PACKAGED_QUERIES = 100      # which the weights say too, but only to who loads them
 UNBROKEN = 100_000   # characters of a line in a file or a pipe
 
 
 @app.command
 def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: Path | None = None, show: Count = 5,
-          size: Count = 800, max_size: Count | None = None, num_queries: Count = 300, as_json: JsonFlag = False) -> int:
-    """Find what is wrong with a data set, and say what to do about it.
+          size: Count | None = None, max_size: Count | None = None, num_queries: Count = PACKAGED_QUERIES,
+          as_json: JsonFlag = False) -> int:
+    """Find what is wrong with a data set, and say what to do about it, by default for a training without flags.
 
     Ends with 1 where there are errors or something cannot be written, with 0 where there are warnings alone.
 
@@ -37,11 +41,11 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     show
         How many findings of a kind to print; --json gives all.
     size
-        Pixels of a picture's short side in the training to come.
+        Pixels of a picture's short side in the training to come; by default what it would choose.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     num_queries
-        Objects that the model will be able to find in a picture.
+        Objects that the model will be able to find in a picture; by default those of the packaged detector.
     as_json
         Print one object of JSON, and nothing else.
     """
@@ -50,11 +54,15 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     sheet = _place_of_sheet(sheet, data, as_json)
 
     from deformable_detr.data.check import Limits, check_data
+    from deformable_detr.data.check.limits import usual_size
     from deformable_detr.structures import Preprocessing
 
+    def limits_for(splits: Mapping[str, "Annotations"]) -> Limits:
+        short = size or usual_size(splits.get("train", next(iter(splits.values()))).pictures)
+        return Limits(Preprocessing(short, max_size or max(short, round(short * 5 / 3))), num_queries)
+
     with wrong_call_for(ValueError):
-        limits = Limits(Preprocessing(size, max_size or max(size, round(size * 5 / 3))), num_queries)
-        checkup = check_data(data, limits, fast=fast)
+        checkup = check_data(data, limits_for, fast=fast)
     if not as_json:
         _print_text(checkup, show)      # before anything is written, which may fail
     done = _write_copy(checkup, fix) if fix else None
@@ -64,7 +72,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     elif done is not None:
         mended = ", ".join(f"{number} {what}" for what, number in done.items()) or "nothing to be mended"
         print_line(f"{fix}: a cleaned copy; {mended}")
-    has_sheet = bool(sheet and checkup.splits) and _write_sheet(checkup, limits, sheet)
+    has_sheet = bool(sheet and checkup.splits) and _write_sheet(checkup, limits_for(checkup.splits), sheet)
     if has_sheet and not as_json:
         print_line(f"{sheet}: statistics and a contact sheet")
     lacks = (fix and done is None) or (sheet and checkup.splits and not has_sheet)
