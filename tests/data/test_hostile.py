@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from deformable_detr.data import DataError, DataFolder, Findings
-from deformable_detr.data.documents import MAX_BYTES, DocumentError, read_json, read_lines, read_xml, read_yaml
+from deformable_detr.data.documents import MAX_BYTES, DocumentError, read_lines, read_xml, read_yaml
+from deformable_detr.data.json_lists import read_json_lists
 from layouts import LAYOUTS, bccd
 
 BOMBS = {
@@ -22,8 +23,8 @@ BOMBS = {
     "aliases": (read_yaml, b"a: &a [1, 1]\nb: &b [*a, *a]\n", "aliases are refused"),
     "nested YAML": (read_yaml, b"[" * 100_000, "nested too deeply"),
     "long YAML": (read_yaml, b"#" * 2_000_000, "more than 1,048,576 bytes"),
-    "nested JSON": (read_json, b"[" * 100_000, "nested too deeply"),
-    "long number": (read_json, b"9" * 100_000, "not valid JSON"),
+    "nested JSON": (read_json_lists, b"[" * 100_000, "nested too deeply"),
+    "long number": (read_json_lists, b"9" * 100_000, "not valid JSON"),
     "long text": (read_lines, b"0 " * MAX_BYTES, "more than 16,777,216 bytes"),
     "bytes": (read_lines, b"\xff\xfe\x00", "not UTF-8"),
 }

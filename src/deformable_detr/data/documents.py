@@ -42,11 +42,6 @@ class Element:
         return None if child is None else child.text.strip()
 
 
-def read_json(file: Path) -> Any:
-    """The content of a JSON file. Raises DocumentError."""
-    return parse_json(read_bytes(file))
-
-
 def parse_json(content: bytes) -> Any:
     """What JSON says. Raises DocumentError."""
     try:
