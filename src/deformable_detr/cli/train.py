@@ -71,8 +71,8 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
-        Pixels of a picture's short side; by default what --weights were trained with, with a --preset or a model of
-        your own 800, and chosen where no flag says what to start from.
+        Pixels of a picture's short side; by default what --weights were trained with, else 800 with --preset,
+        --backbone-weights or a flag of the model, else chosen for the data and the machine.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     """
