@@ -72,11 +72,13 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     elif done is not None:
         mended = ", ".join(f"{number} {what}" for what, number in done.items()) or "nothing to be mended"
         print_line(f"{fix}: a cleaned copy; {mended}")
-    has_sheet = bool(sheet and checkup.splits) and _write_sheet(checkup, limits_for(checkup.splits), sheet)
-    if has_sheet and not as_json:
-        print_line(f"{sheet}: statistics and a contact sheet")
-    lacks = (fix and done is None) or (sheet and checkup.splits and not has_sheet)
-    return 1 if lacks or checkup.findings.count("error") else 0
+    is_whole = not fix or done is not None
+    if sheet and checkup.splits:
+        has_sheet = _write_sheet(checkup, limits_for(checkup.splits), sheet)
+        is_whole = is_whole and has_sheet
+        if has_sheet and not as_json:
+            print_line(f"{sheet}: statistics and a contact sheet")
+    return 0 if is_whole and not checkup.findings.count("error") else 1
 
 
 def _write_copy(checkup: "Checkup", fix: Path) -> dict[str, int] | None:
