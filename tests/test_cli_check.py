@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from deformable_detr import cli
+from deformable_detr.data import DetectionDataset
+from deformable_detr.data.check import Limits
 from deformable_detr.pictures import read_picture
+from deformable_detr.training.choices import choose
+from deformable_detr.training.start import Start
 from layouts import LAYOUTS, bccd
 from planted import plant_coco, plant_yolo
+from synthetic import box, picture
 
 Captured = pytest.CaptureFixture[str]
 
@@ -46,7 +52,7 @@ def test_warnings_alone_end_with_0(folder: Path, capsys: Captured) -> None:
     names, splits = bccd()
     LAYOUTS["YOLO"](folder / "data", names, splits)
     (folder / "data" / "labels" / "val" / "orphan.txt").touch()
-    assert cli.main(["check", "data", "--json"]) == 0
+    assert cli.main(["check", "data", "--json", "--size", "800"]) == 0
     assert [group["code"] for group in json.loads(capsys.readouterr().out)["findings"]] == ["label-orphan"]
 
 
@@ -68,6 +74,30 @@ def test_json_is_one_object_and_has_every_finding(folder: Path, capsys: Captured
     assert sorted(path.name for path in folder.iterdir()) == ["data", "outside.png"]
 
 
+def test_by_default_the_limits_are_those_of_a_training_without_flags(folder: Path, capsys: Captured) -> None:
+    images = folder / "data" / "images"
+    images.mkdir(parents=True)
+    PIL.Image.new("L", (1200, 900)).save(images / "1.png")
+    boxes = [box(number, 1, 1, [11 * number, 5, 10, 10]) for number in range(101)]
+    for split in ("train", "val"):
+        (folder / "data" / f"{split}.json").write_text(json.dumps({
+            "images": [picture(1, "1.png", 1200, 900)], "categories": [{"id": 1, "name": "cell"}],
+            "annotations": boxes}))
+    start, _, _ = choose(Start(), {}, DetectionDataset(folder / "data", "train").annotations)
+    limits = ("--size", str(start.preprocessing.size), "--max-size", str(start.preprocessing.max_size),
+              "--num-queries", str(start.config.num_queries))
+    capsys.readouterr()
+    assert start.config.finest_stride == Limits().stride
+    assert cli.main(["check", "data", "--json", "--fast"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"objects-many", "box-tiny"} <= {group["code"] for group in found["findings"]}
+    assert cli.main(["check", "data", "--json", "--fast", *limits]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert cli.main(["check", "data", "--json", "--fast", "--size", "800", "--num-queries", "300"]) == 0
+    assert not {"objects-many", "box-tiny"} & {group["code"] for group in json.loads(
+        capsys.readouterr().out)["findings"]}
+
+
 def test_a_cleaned_copy(folder: Path, capsys: Captured) -> None:
     plant_coco(folder / "data")
     assert cli.main(["check", "data", "--json", "--fix", "new/copy"]) == 1
@@ -83,6 +113,25 @@ def test_a_broken_data_yaml_is_a_finding(folder: Path, capsys: Captured) -> None
     (folder / "data" / "data.yaml").write_text("names: [a, b\ntrain: c\n")
     assert cli.main(["check", "data", "--fast"]) == 1
     assert "data/data.yaml:2: not valid YAML: " in capsys.readouterr().out
+
+
+def test_what_was_found_is_told_though_nothing_can_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: Captured) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    names, splits = bccd()
+    LAYOUTS["YOLO"](folder / "data", names, {"train": splits["val"]})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert cli.main(["check", "data"]) == 1
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1].startswith("errors: 0, warnings: ")
+    assert output.err == "ddetr: check.png: not written: [Errno 28] No space left on device\n"
+    monkeypatch.setattr("deformable_detr.data.check.fix.write_fixed", full)
+    assert cli.main(["check", "data", "--json", "--fix", "copy"]) == 1
+    output = capsys.readouterr()
+    assert json.loads(output.out)["fixed"] is None
+    assert output.err == "ddetr: copy: not written whole: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize(("call", "message"), [

@@ -1,6 +1,7 @@
 """Every planted fault is found where it was planted, and nothing else is."""
 
 import importlib.util
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from deformable_detr.data import DataError, DetectionDataset, eval_transform
-from deformable_detr.data.check import Checkup, Limits, check_data
+from deformable_detr.data.check import Checkup, Limits, check_data, duplicates
+from deformable_detr.data.check.duplicates import MAX_DIFFERENT, find_alike
 from deformable_detr.data.check.objects import find_duplicates
+from deformable_detr.data.check.pictures import GRID, Look, Looks
 from deformable_detr.data.findings import Finding, Findings, Place
 from deformable_detr.data.kinds import Kind
 from deformable_detr.structures import Preprocessing
@@ -36,7 +39,7 @@ def read(name: str, folder: Path) -> tuple[list[Planted], Checkup]:
     if name == "parquet" and not importlib.util.find_spec("pyarrow"):
         pytest.skip("pyarrow, an extra, is not installed")
     planted = PLANTERS[name](folder)
-    return planted, check_data(folder, LIMITS)
+    return planted, check_data(folder, lambda _: LIMITS)
 
 
 def where(finding: Finding, folder: Path) -> Planted:
@@ -57,7 +60,7 @@ def test_every_planted_fault_is_found_and_nothing_else(tmp_path: Path, name: str
 
 def test_data_sets_that_are_at_fault_as_a_whole(tmp_path: Path) -> None:
     for kind, folder in whole_data_sets(tmp_path).items():
-        assert kind in {finding.kind for finding in found_in(check_data(folder, LIMITS))}
+        assert kind in {finding.kind for finding in found_in(check_data(folder, lambda _: LIMITS))}
 
 
 def test_every_kind_of_fault_has_been_planted(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_training_stops_at_an_error_that_the_check_finds(tmp_path: Path, name: s
 def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
     noise(tmp_path / "images" / "1.png", 1)
     plant_coco(tmp_path)
-    checkup = check_data(tmp_path, LIMITS, fast=True)
+    checkup = check_data(tmp_path, lambda _: LIMITS, fast=True)
     kinds = {finding.kind for finding in found_in(checkup)}
     assert checkup.looks is None
     assert Kind.BOX_TINY in kinds
@@ -89,7 +92,7 @@ def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
 def test_true_pictures_have_no_errors_and_no_likeness(tmp_path: Path) -> None:
     for layout in ("COCO", "YOLO, Roboflow", "VOC"):
         LAYOUTS[layout](tmp_path / layout, *bccd())
-        assert found_in(check_data(tmp_path / layout, Limits())) == []
+        assert found_in(check_data(tmp_path / layout)) == []
 
 
 def test_a_damaged_parquet_file_is_a_finding(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_a_damaged_parquet_file_is_a_finding(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[20:2000] = bytes(1980)
     file.write_bytes(content)
-    assert check_data(tmp_path, Limits()).findings.count("error")
+    assert check_data(tmp_path).findings.count("error")
 
 
 def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +116,30 @@ def test_findings_are_counted_beyond_what_is_kept(monkeypatch: pytest.MonkeyPatc
 
 def test_a_place_is_one_printable_line() -> None:
     assert str(Place(Path("a\nb\x1b[31m.txt"), 3)) == r"a\nb\x1b[31m.txt:3"
+
+
+def test_pictures_alike_are_those_that_a_search_finds_whatever_is_compared_at_once(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    films = generator.random((20, GRID * GRID)) < 0.5
+    prints = films[generator.integers(0, 20, 300)] ^ (generator.random((300, GRID * GRID)) < 0.08)
+    places = tuple((("train", "val")[number % 5 == 0], number) for number in range(300))
+    looks = Looks(places, tuple(Look("PNG", (9, 9), (9, 9), 1, bytes(1), bits) for bits in prints))
+    expected = []
+    for number in range(1, 300):
+        different = [int((prints[number] ^ prints[other]).sum()) for other in range(number)]
+        alike = [other for other in range(number) if different[other] <= MAX_DIFFERENT]
+        if alike:
+            expected.append((number, min(alike, key=lambda other, number=number, different=different: (
+                places[other][0] == places[number][0], different[other], other))))
+    assert 50 < len(expected) < 250
+    assert list(find_alike(looks, set())) == expected
+    monkeypatch.setattr(duplicates, "AT_ONCE", 2100)
+    tracemalloc.start()
+    assert list(find_alike(looks, set())) == expected
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 800_000       # of which the pictures themselves take 400 000
 
 
 def test_boxes_given_twice_are_those_that_a_search_finds(write_data) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deformable_detr.data import Annotations, DataFolder, Findings
-from deformable_detr.data.check import Limits, check_data
+from deformable_detr.data.check import check_data
 from deformable_detr.data.check.fix import write_fixed
 from deformable_detr.pictures import read_picture
 from layouts import LAYOUTS, bccd
@@ -17,7 +17,7 @@ from synthetic import box, picture
 
 
 def fixed(folder: Path, out: Path) -> dict[str, int]:
-    return dict(write_fixed(check_data(folder, Limits()), out))
+    return dict(write_fixed(check_data(folder), out))
 
 
 def write(folder: Path, boxes: list[dict], images: list[dict], split: str = "train") -> None:
@@ -91,7 +91,7 @@ def test_pictures_are_mended(tmp_path: Path) -> None:
     np.testing.assert_array_equal(copy.boxes, [[10, 20, 30, 40], [1, 2, 30, 40], [1, 2, 30, 40], [9, 9, 9, 9]])
     assert copy.picture_index.tolist() == [0, 3, 4, 4]
     assert read_picture(out / "images" / "train" / "1.PNG").shape == (HEIGHT, WIDTH, 3)
-    assert check_data(out, Limits()).findings.count("error") == 0
+    assert check_data(out).findings.count("error") == 0
 
 
 def test_names_that_two_folders_share(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_names_that_two_folders_share(tmp_path: Path) -> None:
 def test_a_fast_checkup_is_not_enough(tmp_path: Path) -> None:
     plant_coco(tmp_path)
     with pytest.raises(ValueError, match="expected one that has looked at the pictures"):
-        write_fixed(check_data(tmp_path, Limits(), fast=True), tmp_path / "out")
+        write_fixed(check_data(tmp_path, fast=True), tmp_path / "out")
 
 
 def test_what_the_reading_leaves_out_is_said(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_copy_of_a_planted_set_has_no_errors_and_the_source_is_as_it_was(tmp
     before = digests(tmp_path / "source")
     fixed(tmp_path / "source", tmp_path / "out")
     assert digests(tmp_path / "source") == before
-    errors = [str(finding) for kind, _, kept in check_data(tmp_path / "out", Limits()).findings.groups()
+    errors = [str(finding) for kind, _, kept in check_data(tmp_path / "out").findings.groups()
               for finding in kept if kind.severity == "error"]
     assert errors == []
 

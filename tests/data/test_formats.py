@@ -127,6 +127,24 @@ def test_names_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
     assert DetectionDataset(tmp_path, "val", PLAIN).names == ("no", "2.50", "on")
 
 
+@pytest.mark.parametrize("settings", ["train: {lr: 1}", "nc: 3\nbackbone: []", "names: [run 1]"])
+@pytest.mark.parametrize("layout", ["VOC", "WebDataset"])
+def test_settings_of_something_else_are_left_alone(tmp_path: Path, layout: str, settings: str,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
+    LAYOUTS[layout](tmp_path, *bccd())
+    (tmp_path / "config.yaml").write_text(settings)
+    assert DataFolder(tmp_path).source.format == layout
+    assert not caplog.text
+
+
+def test_settings_may_have_any_name(tmp_path: Path) -> None:
+    names, splits = bccd()
+    LAYOUTS["YOLO, lists"](tmp_path, names, splits)
+    (tmp_path / "data.yaml").rename(tmp_path / "cells.yml")
+    (tmp_path / "a.yaml").write_text("train: {lr: 1}")
+    assert DetectionDataset(tmp_path, "val", PLAIN).names == tuple(names)
+
+
 def test_the_number_of_classes_that_darknet_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     LAYOUTS["YOLO, CVAT"](tmp_path, *bccd())
     DetectionDataset(tmp_path, "val", PLAIN)
@@ -172,6 +190,8 @@ def test_of_two_formats_one_is_read_and_the_other_named(tmp_path: Path, caplog: 
     names, splits = bccd()
     LAYOUTS["YOLO"](tmp_path, names, splits)
     LAYOUTS["COCO, CVAT"](tmp_path, names, splits)
-    assert DataFolder(tmp_path).source.format == "COCO"
-    DetectionDataset(tmp_path, "val", PLAIN)
-    assert "COCO is read, YOLO is there too" in caplog.text
+    folder = DataFolder(tmp_path)
+    assert folder.source.format == "COCO"
+    for split in folder.splits:
+        DetectionDataset(folder, split, PLAIN)
+    assert caplog.text.count("COCO is read, YOLO is there too") == 1

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from deformable_detr.cli import main
+from deformable_detr.data.kinds import Kind
 from deformable_detr.pictures import read_picture
 from deformable_detr.structures import Predictions
 from deformable_detr.training.start import Start, load_backbone
@@ -258,6 +259,26 @@ def test_any_format_trains_and_what_is_odd_about_it_is_said_first(train: Train, 
     weights = str(tmp_path / "run" / "last.safetensors")
     assert load(weights)[1].names == ("square",)
     assert main(["eval", str(squares), "--weights", weights, "--json"]) == 0
+
+
+def test_what_is_odd_is_said_once_by_the_first_of_several_processes(train: Train, squares: Path, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((squares / "train.json").read_text())
+    content["annotations"].append({**content["annotations"][0], "id": 99, "bbox": [1, 1, 0, 5]})
+    (squares / "train.json").write_text(json.dumps(content))
+    (squares / "labels").mkdir()
+    (squares / "labels" / "0.txt").touch()
+    (squares / "data.yaml").write_text("names: [square]\ntrain: images\n")
+    nothing_to_resume = ("--resume", "--out", tmp_path / "absent")
+    assert train(*nothing_to_resume) == 2
+    said = capsys.readouterr().err
+    for kind in (Kind.OTHER_ANNOTATIONS, Kind.BOX_EMPTY, Kind.CLASS_RARE):
+        assert said.count(kind.title) == 1
+    monkeypatch.setenv("RANK", "1")
+    assert train(*nothing_to_resume) == 2
+    said = capsys.readouterr().err
+    assert not [kind for kind in Kind if kind.title in said]
 
 
 def test_a_training_that_would_be_for_nothing_is_not_begun(train: Train, squares: Path, tmp_path: Path,

@@ -1,28 +1,32 @@
 """`ddetr check`: what is wrong with a data set, before an hour is spent on it?"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, wrong_call_for
+from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, report_error, wrong_call_for
 
 if TYPE_CHECKING:
-    from deformable_detr.data.check import Checkup
+    from deformable_detr.data import Annotations
+    from deformable_detr.data.check import Checkup, Limits
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 SHEET = Path("check.png")
+PACKAGED_QUERIES = 100      # which the weights say too, but only to who loads them
 UNBROKEN = 100_000   # characters of a line in a file or a pipe
 
 
 @app.command
 def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: Path | None = None, show: Count = 5,
-          size: Count = 800, max_size: Count | None = None, num_queries: Count = 300, as_json: JsonFlag = False) -> int:
-    """Find what is wrong with a data set, and say what to do about it.
+          size: Count | None = None, max_size: Count | None = None, num_queries: Count = PACKAGED_QUERIES,
+          as_json: JsonFlag = False) -> int:
+    """Find what is wrong with a data set, and say what to do about it, by default for a training without flags.
 
-    Ends with 1 where there are errors, with 0 where there are warnings alone.
+    Ends with 1 where there are errors or something cannot be written, with 0 where there are warnings alone.
 
     Parameters
     ----------
@@ -37,11 +41,11 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     show
         How many findings of a kind to print; --json gives all.
     size
-        Pixels of a picture's short side in the training to come.
+        Pixels of a picture's short side in the training to come; by default what it would choose.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     num_queries
-        Objects that the model will be able to find in a picture.
+        Objects that the model will be able to find in a picture; by default those of the packaged detector.
     as_json
         Print one object of JSON, and nothing else.
     """
@@ -50,33 +54,57 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     sheet = _place_of_sheet(sheet, data, as_json)
 
     from deformable_detr.data.check import Limits, check_data
+    from deformable_detr.data.check.limits import usual_size
     from deformable_detr.structures import Preprocessing
 
+    def limits_for(splits: Mapping[str, "Annotations"]) -> Limits:
+        short = size or usual_size(splits.get("train", next(iter(splits.values()))).pictures)
+        return Limits(Preprocessing(short, max_size or max(short, round(short * 5 / 3))), num_queries)
+
     with wrong_call_for(ValueError):
-        limits = Limits(Preprocessing(size, max_size or max(size, round(size * 5 / 3))), num_queries)
-        checkup = check_data(data, limits, fast=fast)
-    done = None
-    with wrong_call_for(OSError):
-        if fix and checkup.looks:
-            from deformable_detr.data.check.fix import write_fixed
-
-            done = write_fixed(checkup, fix)
-        if sheet and checkup.splits:
-            from deformable_detr.data.check.sheet import draw_sheet
-
-            sheet.write_bytes(draw_sheet(checkup.splits, limits))
+        checkup = check_data(data, limits_for, fast=fast)
+    if not as_json:
+        _print_text(checkup, show)      # before anything is written, which may fail
+    done = _write_copy(checkup, fix) if fix else None
     if as_json:
         fixed = None if done is None else {"folder": str(fix), "done": done}
         print_line(json.dumps({**checkup.to_dict(), "fixed": fixed}))
-    else:
-        _print_text(checkup, show)
-        if fix:
-            mended = ", ".join(f"{number} {what}" for what, number in (done or {}).items()) or "nothing to be mended"
-            print_line(f"{fix}: not written, since nothing could be read" if done is None else
-                       f"{fix}: a cleaned copy; {mended}")
-        if sheet and checkup.splits:
+    elif done is not None:
+        mended = ", ".join(f"{number} {what}" for what, number in done.items()) or "nothing to be mended"
+        print_line(f"{fix}: a cleaned copy; {mended}")
+    is_whole = not fix or done is not None
+    if sheet and checkup.splits:
+        has_sheet = _write_sheet(checkup, limits_for(checkup.splits), sheet)
+        is_whole = is_whole and has_sheet
+        if has_sheet and not as_json:
             print_line(f"{sheet}: statistics and a contact sheet")
-    return 1 if checkup.findings.count("error") else 0
+    return 0 if is_whole and not checkup.findings.count("error") else 1
+
+
+def _write_copy(checkup: "Checkup", fix: Path) -> dict[str, int] | None:
+    """How much of what was mended in the copy; None where there is none, which is told."""
+    from deformable_detr.data.check.fix import write_fixed
+
+    if checkup.looks is None:
+        report_error(f"{fix}: not written, since nothing could be read")
+        return None
+    try:
+        return write_fixed(checkup, fix)
+    except OSError as error:
+        report_error(f"{fix}: not written whole: {error}")
+        return None
+
+
+def _write_sheet(checkup: "Checkup", limits: "Limits", sheet: Path) -> bool:
+    """Whether it could be; else it is told why."""
+    from deformable_detr.data.check.sheet import draw_sheet
+
+    try:
+        sheet.write_bytes(draw_sheet(checkup.splits, limits))
+    except OSError as error:
+        report_error(f"{sheet}: not written: {error}")
+        return False
+    return True
 
 
 def _check_fix(fix: Path, data: Path, fast: bool) -> None:

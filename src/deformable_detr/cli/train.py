@@ -23,7 +23,7 @@ from deformable_detr.model.config import ModelConfig
 from deformable_detr.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from deformable_detr.data import DetectionDataset
+    from deformable_detr.data import DetectionDataset, Findings
     from deformable_detr.structures import Preprocessing
     from deformable_detr.training import Training
     from deformable_detr.training.run_folder import RunFolder
@@ -72,7 +72,8 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
-        Pixels of a picture's short side; by default what --weights were trained with, or 800.
+        Pixels of a picture's short side; by default what --weights were trained with, else 800 with --preset,
+        --backbone-weights or a flag of the model, else chosen for the data and the machine.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     """
@@ -111,30 +112,32 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
 
 
 def _prepare(data: Path, start: "Start", said: dict[str, Any], folder: "RunFolder") -> "Training":
-    from deformable_detr.data import DataFolder, DetectionDataset, eval_transform, train_transform
+    from deformable_detr.data import DataFolder, DetectionDataset, Findings, eval_transform, train_transform
     from deformable_detr.training import Training
     from deformable_detr.training.choices import choose
     from deformable_detr.weights import ModelInfo
 
-    source = DataFolder(data)
-    training_data = DetectionDataset(source, "train")
+    findings = Findings(strict=True)
+    source = DataFolder(data, findings)
+    training_data = DetectionDataset(source, "train", findings=findings)
     start, recipe, reasons = choose(start, said, training_data.annotations)
     training_data.transform = train_transform(recipe.augmentation, start.preprocessing)
-    validation_data = DetectionDataset(source, "val", eval_transform(start.preprocessing))
+    validation_data = DetectionDataset(source, "val", eval_transform(start.preprocessing), findings)
     model = start.model(training_data.names, recipe.seed)
-    _check(training_data, validation_data, start.preprocessing, model.config)
+    _check(training_data, validation_data, start.preprocessing, model.config, findings)
     info = ModelInfo(training_data.names, training_data.category_ids, start.preprocessing,
                      {**_provenance(data), **{f"chosen {setting}": reason for setting, reason in reasons.items()}})
     return Training(model, info, training_data, validation_data, recipe, folder)
 
 
 def _check(training_data: "DetectionDataset", validation_data: "DetectionDataset", preprocessing: "Preprocessing",
-           config: ModelConfig) -> None:
-    """Say what the annotations make one expect of the training. Raises DataError where it would be for nothing."""
-    from deformable_detr.data import Findings
+           config: ModelConfig, findings: "Findings") -> None:
+    """Add what the annotations make one expect of the training to what reading them found, and say all of it once.
+
+    Raises DataError where the training would be for nothing.
+    """
     from deformable_detr.data.check import Limits, check_splits
 
-    findings = Findings(strict=True)
     splits = {"train": training_data.annotations, "val": validation_data.annotations}
     check_splits(splits, Limits(preprocessing, config.num_queries, config.finest_stride), findings)
     if is_first_process():

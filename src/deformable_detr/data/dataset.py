@@ -41,18 +41,20 @@ class DetectionDataset(Dataset[Sample]):
 
     Targets leave out crowds and boxes without area and clip the others to the picture; pictures
     without objects stay. `transform` is by default that of the published evaluation;
-    it may be set later. `annotations` keeps the file's own words for evaluation.
+    it may be set later. `annotations` keeps the file's own words for evaluation. What is left out or clipped goes
+    to `findings`, by default to the log.
     Raises DataError as soon as it is built, when the annotations are faulty or pictures are absent.
     """
 
     def __init__(self, data: DataFolder | str | Path, split: str,
-                 transform: PictureTransform | None = None) -> None:
-        findings = Findings(strict=True)
-        folder = data if isinstance(data, DataFolder) else DataFolder(data, findings)
-        self.annotations = folder.read(split, findings)
-        self.targets = training_targets(self.annotations, findings)
+                 transform: PictureTransform | None = None, findings: Findings | None = None) -> None:
+        reported = findings or Findings(strict=True)
+        folder = data if isinstance(data, DataFolder) else DataFolder(data, reported)
+        self.annotations = folder.read(split, reported)
+        self.targets = training_targets(self.annotations, reported)
         self.transform = transform or eval_transform(Preprocessing())
-        findings.log()
+        if findings is None:
+            reported.log()
 
     @property
     def names(self) -> tuple[str, ...]:

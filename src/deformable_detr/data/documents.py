@@ -42,11 +42,6 @@ class Element:
         return None if child is None else child.text.strip()
 
 
-def read_json(file: Path) -> Any:
-    """The content of a JSON file. Raises DocumentError."""
-    return parse_json(read_bytes(file))
-
-
 def parse_json(content: bytes) -> Any:
     """What JSON says. Raises DocumentError."""
     try:
@@ -108,11 +103,12 @@ class _Builder:
     def __init__(self) -> None:
         self.root = Element("", 0)
         self.open = [self.root]
+        self.texts: list[list[str]] = [[]]      # of each open element; put together once, as growing one copies it
         self.num_elements = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.start
-        self.parser.EndElementHandler = lambda _: self.open.pop()
+        self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.text
         self.parser.StartDoctypeDeclHandler = self.refuse
 
@@ -126,9 +122,13 @@ class _Builder:
         element = Element(name, line)
         self.open[-1].children.append(element)
         self.open.append(element)
+        self.texts.append([])
+
+    def end(self, _: str) -> None:
+        self.open.pop().text = "".join(self.texts.pop())
 
     def text(self, text: str) -> None:
-        self.open[-1].text += text
+        self.texts[-1].append(text)
 
     def refuse(self, *_: Any) -> None:
         raise DocumentError("a document type (<!DOCTYPE ...>), with which entities come, is refused",

@@ -20,13 +20,16 @@ SPLIT_SEED = 0           # not the training's: evaluation must find the same pic
 class DataFolder:
     """The splits of the data set in `folder`. Where there is no val, a share of train is drawn for it.
 
-    Raises DataError where there is no data set.
+    What is odd about it goes to `findings`, by default to the log. Raises DataError where there is no data set.
     """
 
     def __init__(self, folder: str | Path, findings: Findings | None = None) -> None:
+        reported = findings or Findings(strict=True)
         self.folder = Path(folder)
-        self.source = find_source(self.folder, findings or Findings(strict=True))
+        self.source = find_source(self.folder, reported)
         self._parts: dict[str, Annotations] = {}    # of a train that is split here
+        if findings is None:
+            reported.log()
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The files of a data set on disk: no name and no link leads out of its folder."""
+"""The files of a data set on disk: no name leads out of its folder, no link but to a folder of pictures or labels."""
 
 import os
 import re

@@ -22,7 +22,7 @@ class Targets:
 
     boxes: Float[np.ndarray, "T 4"]     # float32: xyxy in pixels, clipped to the picture
     labels: Int64[np.ndarray, "T"]
-    starts: Int64[np.ndarray, "P"]      # rows starts[i]:starts[i + 1] belong to picture i
+    starts: Int64[np.ndarray, "starts"]     # P + 1 of them: rows starts[i]:starts[i + 1] belong to picture i
 
 
 @dataclass(frozen=True)

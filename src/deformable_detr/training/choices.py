@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-
 from deformable_detr.data import Annotations
+from deformable_detr.data.check.limits import SIZE_STEP, find_machine, typical_side, usual_size
 from deformable_detr.detector import DEMO
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.training.start import Start
@@ -23,8 +21,6 @@ FEW_PICTURES = 5000
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 200
 LOOKS = {"cpu": 6000, "gpu": 30_000}         # at training pictures, over all epochs
 BATCH_SIZE = {"cpu": 2, "gpu": 8}
-LARGEST_SIZE = {"cpu": 384, "gpu": 640}      # of a picture's short side
-SIZE_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +54,14 @@ def choose(start: Start, said: Mapping[str, Any],
 
 def _size(annotations: Annotations) -> Choice:
     """Pixels of a picture's short side."""
-    machine = _machine()
-    typical = int(np.median(annotations.pictures.sizes.min(axis=1)))
-    size = max(SIZE_STEP, min(typical, LARGEST_SIZE[machine]) // SIZE_STEP * SIZE_STEP)
-    limit = f"; larger ones take long on a {machine.upper()}" if size < typical - SIZE_STEP else ""
+    typical, size = typical_side(annotations.pictures), usual_size(annotations.pictures)
+    limit = f"; larger ones take long on a {find_machine().upper()}" if size < typical - SIZE_STEP else ""
     return Choice(size, f"the short side of half of the pictures is {typical} or more{limit}")
 
 
 def _recipe(num_pictures: int, start: Start, said: Mapping[str, Any]) -> dict[str, Choice]:
     """Settings that are not as published, but for those that the user has said."""
-    machine = _machine()
+    machine = find_machine()
     few = num_pictures < FEW_PICTURES
     epochs = min(max(round(LOOKS[machine] / num_pictures), FEWEST_EPOCHS), MOST_EPOCHS)
     epochs_said, batch_size = said.get("epochs", epochs), said.get("batch_size", BATCH_SIZE[machine])
@@ -95,7 +89,3 @@ def _recipe(num_pictures: int, start: Start, said: Mapping[str, Any]) -> dict[st
     if said.get("shard"):
         del chosen["ema_decay"]   # which needs the whole model
     return {name: choice for name, choice in chosen.items() if name not in said}
-
-
-def _machine() -> str:
-    return "gpu" if torch.accelerator.is_available() else "cpu"

@@ -1,6 +1,6 @@
 """What is wrong with a data set: a fast part, from the annotations alone, and a look at every picture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from deformable_detr.data.kinds import Kind
 from deformable_detr.data.targets import find_box_faults, report_boxes
 
 __all__ = ["Checkup", "Limits", "check_data", "check_splits"]
+
+LimitsFor = Callable[[Mapping[str, Annotations]], Limits]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def num_empty(annotations: Annotations) -> int:
     return int((np.bincount(annotations.picture_index, minlength=len(annotations.pictures)) == 0).sum())
 
 
-def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
+def check_data(data: Path, limits_for: LimitsFor = lambda _: Limits(), *, fast: bool = False) -> Checkup:
     """Everything that is wrong with the data set in a folder; `fast`, without its pictures.
 
     Raises DataError where there is no data set.
@@ -65,7 +67,8 @@ def check_data(data: Path, limits: Limits, *, fast: bool = False) -> Checkup:
         _take(error, findings)
         return Checkup(data, None, False, {}, None, findings)
     splits = _read_splits(folder, findings)
-    check_splits(splits, limits, findings)
+    if splits:
+        check_splits(splits, limits_for(splits), findings)
     looks = None
     if not fast:
         # YOLO and VOC report theirs as they are read; of a split that could not be, all would be reported here.

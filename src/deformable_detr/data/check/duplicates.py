@@ -12,7 +12,7 @@ from deformable_detr.data.kinds import Kind
 # Of the 256 points of two fingerprints that may differ. Copies of photographs made smaller, compressed, or changed
 # in brightness differ by up to 31 of them, different ones of the same set by 38 and more.
 MAX_DIFFERENT = 32
-AT_ONCE = 1024          # pictures compared with all before them
+AT_ONCE = 2**25         # comparisons of two pictures, which take some 200 MB
 
 
 def check_duplicates(splits: Mapping[str, Annotations], looks: Looks, findings: Findings) -> None:
@@ -23,7 +23,7 @@ def check_duplicates(splits: Mapping[str, Annotations], looks: Looks, findings: 
         if crosses or _place(splits, looks, number) != _place(splits, looks, original):    # not only listed twice
             kind = Kind.PICTURE_LEAK if crosses else Kind.PICTURE_DUPLICATE
             _report(kind, "has the bytes of", splits, looks, number, original, findings)
-    for number, original in _find_alike(looks, set(copies)):
+    for number, original in find_alike(looks, set(copies)):
         kind = Kind.PICTURE_SIMILAR_LEAK if _crosses(looks, number, original) else Kind.PICTURE_SIMILAR
         _report(kind, "looks like", splits, looks, number, original, findings)
 
@@ -36,24 +36,26 @@ def find_copies(looks: Looks) -> Iterator[tuple[int, int]]:
             yield number, first[look.digest]
 
 
-def _find_alike(looks: Looks, copies: set[int]) -> Iterator[tuple[int, int]]:
+def find_alike(looks: Looks, copies: set[int]) -> Iterator[tuple[int, int]]:
     """Pictures that look like an earlier one, and the likest of those, of another split if there is one."""
-    numbers = np.array([number for number, look in enumerate(looks.looks)
-                        if look and look.fingerprint is not None and number not in copies], np.int64)
-    if not len(numbers):
+    numbers = [number for number, look in enumerate(looks.looks)
+               if look and look.fingerprint is not None and number not in copies]
+    if not numbers:
         return
     prints = np.stack([looks.looks[number].fingerprint for number in numbers])  # type: ignore[union-attr]
-    signs = np.where(prints, 1, -1).astype(np.float32)
-    names = [split for split, _ in looks.places]
-    split_of = np.array([names.index(names[number]) for number in numbers])
-    for start in range(0, len(numbers), AT_ONCE):
-        end = min(start + AT_ONCE, len(numbers))
-        different = (GRID * GRID - signs[start:end] @ signs[:end].T) / 2
-        different[np.triu_indices(end - start, start, end)] = np.inf     # oneself, and those behind
-        rank = different + np.where(split_of[start:end, None] == split_of[None, :end], GRID * GRID, 0)
-        rank[different > MAX_DIFFERENT] = np.inf
-        for row in np.flatnonzero(np.isfinite(rank).any(1)):
-            yield int(numbers[start + row]), int(numbers[rank[row].argmin()])
+    signs = np.where(prints, np.float32(1), np.float32(-1))
+    split_of = np.unique([looks.places[number][0] for number in numbers], return_inverse=True)[1]
+    num_rows = max(1, AT_ONCE // len(numbers))
+    for start in range(0, len(numbers), num_rows):
+        end = min(start + num_rows, len(numbers))
+        likeness = signs[start:end] @ signs[:end].T     # the points, less twice those that differ
+        alike = likeness >= GRID * GRID - 2 * MAX_DIFFERENT
+        alike[:, start:] &= np.tri(end - start, k=-1, dtype=bool)       # not oneself, nor those behind
+        for row in np.flatnonzero(alike.any(1)):
+            earlier = np.flatnonzero(alike[row])
+            crosses = split_of[earlier] != split_of[start + row]
+            best = (likeness[row, earlier] + 2 * GRID * GRID * crosses).argmax()
+            yield numbers[start + row], numbers[earlier[best]]
 
 
 def _crosses(looks: Looks, number: int, original: int) -> bool:

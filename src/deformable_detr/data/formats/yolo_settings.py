@@ -52,7 +52,7 @@ def find_settings(folder: Path, findings: Findings) -> YoloSettings | None:
     guessed = _guess_places(folder)
     for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda file: (file.stem != "data", file)):
         content = _read_settings(file, folder)
-        if content is not None:
+        if content is not None and _tells(file, content, guessed):
             return _settings(folder, file, content, guessed, findings)
     if (folder / DARKNET).is_file():
         return _darknet_settings(folder, findings)
@@ -93,7 +93,7 @@ def _listed_names(file: Path, folder: Path) -> dict[int, str]:
 
 
 def _read_settings(file: Path, folder: Path) -> dict[str, Any] | None:
-    """The file's content where it is about classes or pictures. Raises DataError for a data.yaml that is broken."""
+    """The keys of the file and what they say. Raises DataError for a data.yaml that is broken."""
     try:
         content = read_yaml(file) if Fence(folder).holds(file) else None
     except EntryError as fault:
@@ -102,7 +102,13 @@ def _read_settings(file: Path, folder: Path) -> dict[str, Any] | None:
         if file.stem == "data":
             stop(Kind.ANNOTATION_FILE, Place(file, error.line), str(error))
         return None
-    return content if isinstance(content, dict) and {"names", "train", "val"} & set(content) else None
+    return content if isinstance(content, dict) else None
+
+
+def _tells(file: Path, content: dict[str, Any], guessed: dict[str, tuple[str, ...]]) -> bool:
+    """Whether it is about classes and pictures: a file of any other name may be a program's own settings."""
+    splits = {"train", "val"} & set(content)
+    return bool("names" in content or splits) if file.stem == "data" else "names" in content and bool(splits or guessed)
 
 
 def _settings(folder: Path, file: Path, content: dict[str, Any], guessed: dict[str, tuple[str, ...]],
@@ -117,7 +123,8 @@ def _settings(folder: Path, file: Path, content: dict[str, Any], guessed: dict[s
     checked = checked_names(file, {int(number): name for number, name in names.items()})
     if "nc" in content:
         _check_count(content["nc"], checked, Place(file, entry="nc"), findings)
-    written = {split: _texts(content[key]) for key, split in SPLIT_NAMES.items() if content.get(key)}
+    written = {split: _paths(content[key], Place(file, entry=key)) for key, split in SPLIT_NAMES.items()
+               if content.get(key)}
     root = content.get("path", "")
     settings = YoloSettings(folder, file, checked, {}, root if isinstance(root, str) else "")
     # Roboflow names a test split that its folder need not have.
@@ -160,6 +167,9 @@ def _parts(written: str) -> list[str]:
     return [part for part in parts if part not in (".", "..") and not part.endswith(("\\", "/", ":"))]
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(text for text in values if isinstance(text, str))
+def _paths(value: Any, place: Place) -> tuple[str, ...]:
+    """What a split's key says. Raises DataError."""
+    paths = value if isinstance(value, list) else [value]
+    if not all(isinstance(path, str) for path in paths):
+        stop(Kind.ANNOTATION_FILE, place, f"expected a path or a list of paths, got {quoted(value)}")
+    return tuple(paths)
