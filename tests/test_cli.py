@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,43 @@ def picture(height: int = 30, width: int = 40) -> Image.Image:
 
 def json_lines(capsys: Captured) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+@pytest.mark.parametrize("closed", ["> /dev/full", "| true", ">&-", "2>&-"])
+def test_an_output_that_takes_nothing_ends_without_a_traceback(folder: Path, weights: str, closed: str) -> None:
+    picture().save("a.jpg")
+    call = f"{shlex.quote(sys.executable)} -m deformable_detr detect a.jpg --weights {shlex.quote(weights)} --json"
+    ended = subprocess.run(["sh", "-c", f"{call} {closed}"], capture_output=True, text=True, check=False)
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_what_lay_there_stays_where_a_drawing_cannot_be_written(folder: Path, weights: str, capsys: Captured,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save("a.jpg")
+    assert cli.main(["detect", "a.jpg", "--weights", weights]) == 0
+    before = Path("detections/a.jpg").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.main(["detect", "a.jpg", "--weights", weights, "--threshold", "0"]) == 1
+    assert "a.jpg: cannot write its detections" in capsys.readouterr().err
+    assert Path("detections/a.jpg").read_bytes() == before
+    assert [path.name for path in Path("detections").iterdir()] == ["a.jpg"]
+
+
+def test_a_name_cannot_command_the_terminal(folder: Path, weights: str, capsys: Captured) -> None:
+    picture().save("a.png")
+    Path("a.png").rename("new\nline\x1b[31m.png")
+    Path("b\x1b[2J.png").write_text("no picture")
+    assert cli.main(["detect", ".", "--weights", weights]) == 1
+    output = capsys.readouterr()
+    assert "new\\nline\\x1b[31m.png: " in output.out
+    assert len(output.out.splitlines()) == 1
+    assert "\x1b" not in output.out + output.err
 
 
 def test_json_has_a_line_a_picture_and_nothing_else(folder: Path, weights: str, capsys: Captured) -> None:

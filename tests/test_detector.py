@@ -141,6 +141,8 @@ def test_weights_and_devices_that_are_not_there(weights: Path, tmp_path: Path,
         Detector(tmp_path / "absent.safetensors")
     with pytest.raises(ValueError, match="device: 'abacus' is not available here"):
         Detector(weights, device="abacus")
+    with pytest.raises(ValueError, match="device: 'meta' is not available here"):
+        Detector(weights, device="meta")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device: 'cuda' is not available here"):
             Detector(weights, device="cuda")

@@ -91,7 +91,7 @@ def _find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()   # on "meta" there is no value to have
     except (RuntimeError, AssertionError) as error:   # the second from builds of torch without CUDA
         raise ValueError(f"device: {name!r} is not available here ({str(error).splitlines()[0]})") from None
     return device

@@ -149,7 +149,9 @@ def test_foreign_files_are_refused(tmp_path: Path, saved: Path) -> None:
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 0]}}, "deviation must be positive"),
     ({"preprocessing": {"mean": [10**400, 0, 0], "deviation": [1, 1, 1]}}, "preprocessing: int too large"),
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "size": 10**6, "max_size": 10**6}},
-     "preprocessing: size: expected at most 8192 pixels, got 1000000"),
+     "preprocessing: size: expected at most 4096 pixels, got 1000000"),
+    ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "divisor": 8192}},
+     "preprocessing: divisor: expected at most 512 pixels, got 8192"),
     ({"names": ["cat", "d\x1b[2Jog", "bird"]}, "names: expected no control characters, got 'd\\x1b[2Jog'"),
     ({"provenance": {"license": 5}}, "provenance"),
 ])

@@ -28,6 +28,8 @@ __all__ = ["app", "main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")   # noqa: PTH123, SIM115 - None where the caller has closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w")   # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")   # any file name can be printed on any terminal
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         report_error("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:   # `ddetr ... | head`: the reader has seen enough
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):   # `ddetr ... | head`: the reader has seen enough
+            report_error(str(error))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for the flush when Python exits
         return 1

@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 
 from deformable_detr import __version__
+from deformable_detr.data.findings import printable
 
 app = App(name="ddetr", version=__version__, help_format="plaintext",
           help="Deformable DETR: train, evaluate and look inside an object detector.")
@@ -31,7 +32,7 @@ class WrongCallError(Exception):
 
 def report_error(message: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(f"ddetr: {' '.join(message.split())}\n")
+    sys.stderr.write(f"ddetr: {printable(' '.join(message.split()))}\n")
 
 
 def log_to_stderr() -> None:
@@ -59,6 +60,8 @@ def wrong_call_for(*errors: type[Exception]) -> Iterator[None]:
     """Where these errors mean that an argument was wrong."""
     try:
         yield
+    except BrokenPipeError:   # the reader of our output has seen enough, which is no argument's fault
+        raise
     except errors as error:
         raise WrongCallError(str(error)) from error
 

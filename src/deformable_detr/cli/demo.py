@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deformable_detr.cli.app import Share, app, print_line, wrong_call_for
+from deformable_detr.cli.detect import write_picture
 
 if TYPE_CHECKING:
     from deformable_detr.structures import Detections
@@ -39,7 +40,7 @@ def demo(*, threshold: Share = 0.5, out: Path = Path("detections"), device: str 
             start = time.perf_counter()
             detections = detector(picture, threshold)
             seconds = time.perf_counter() - start
-            detections.draw(picture).save(out / path.name, quality=95)
+            write_picture(detections.draw(picture), out / path.name)
             print_line(f"{path.name:<{width}}  {seconds:7.2f}  {_summary(detections)}")
     print_line(f"\nDrawn into {out.absolute()}")
     print_line("Your own pictures: ddetr detect photo.jpg; your own classes: ddetr train mydata")

@@ -1,5 +1,6 @@
 """`ddetr detect`: pictures in, pictures and JSON out."""
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,12 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.data.findings import printable
 from deformable_detr.progress import show_progress
 
 if TYPE_CHECKING:
+    import PIL.Image
+
     from deformable_detr.detector import Detector
 
 JPEG_MAX_SIDE = 65_535
@@ -97,7 +101,7 @@ def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_
         detections = detector(picture, threshold)
         drawn = outputs.claim(path, detections.image_size) if outputs else None
         if drawn:
-            detections.draw(picture).save(drawn, quality=95)
+            write_picture(detections.draw(picture), drawn)
     except PictureError as error:
         return str(error)
     except OSError as error:
@@ -106,8 +110,17 @@ def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_
         print_line(json.dumps({"file": str(path), **detections.to_dict(detector.info.category_ids)}))
     else:
         found = ", ".join(f"{number} {name}" for name, number in Counter(detections.names).most_common())
-        print_line(f"{path}: {found or 'nothing found'} -> {drawn}")
+        print_line(printable(f"{path}: {found or 'nothing found'} -> {drawn}"))
     return None
+
+
+def write_picture(picture: "PIL.Image.Image", path: Path) -> None:
+    """Write it in the format of the path's suffix; what lay there stays whole until it is done."""
+    from deformable_detr.weights.native import write_whole
+
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=95)
+    write_whole(path, encoded.getvalue())
 
 
 class _OutputPaths:

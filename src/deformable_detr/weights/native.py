@@ -26,7 +26,8 @@ from deformable_detr.weights import WeightsError
 FORMAT = "deformable-detr"
 FORMAT_VERSION = 1
 JSON_ENTRIES = ("config", "names", "category_ids", "preprocessing", "provenance")
-LARGEST_SIDE = 8192   # pixels that a header may ask for: what a stranger's file makes of a picture stays bounded
+# Pixels that a header may ask for: what a stranger's file makes of a picture stays bounded.
+MOST_PIXELS = {"size": 4096, "max_size": 4096, "divisor": 512}
 STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them
 
@@ -158,8 +159,8 @@ def _preprocessing(mean: Any, deviation: Any, **sizes: Any) -> Preprocessing:
         raise ValueError(f"preprocessing: expected 3 numbers each, got mean {mean}, deviation {deviation}")
     _check_entries("preprocessing", list(sizes.values()), int)
     for name, size in sizes.items():
-        if size > LARGEST_SIDE:
-            raise ValueError(f"preprocessing: {name}: expected at most {LARGEST_SIDE} pixels, got {size!s:.20}")
+        if size > MOST_PIXELS.get(name, size):
+            raise ValueError(f"preprocessing: {name}: expected at most {MOST_PIXELS[name]} pixels, got {size!s:.20}")
     return Preprocessing(mean=tuple(numbers[:3]), deviation=tuple(numbers[3:]), **sizes)  # type: ignore[arg-type]
 
 
