@@ -54,17 +54,25 @@ class RunFolder:
         """The weights with the highest AP so far."""
         return self.path / "best.safetensors"
 
+    @property
+    def last(self) -> Path:
+        """The weights of the last epoch."""
+        return self.path / "last.safetensors"
+
     def check_new(self) -> None:
         """Raise RunError where a new run would overwrite another."""
         if self.state.exists():
             raise RunError(f"{self.path}: holds another run; go on with --resume, or choose another --out")
+        # People delete the large state of a finished run; settings alone are of a run that ended before its first save.
+        for file in (self.best, self.last, self.metrics):
+            if file.exists():
+                raise RunError(f"{self.path}: holds another run, whose {file.name} would be overwritten; "
+                               "choose another --out")
 
-    def begin(self, settings: dict[str, Any], *, resumed: bool) -> None:
-        """Write down the settings of a run; what is left of an unfinished first epoch gives way to a new one."""
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write down the settings of a run."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self._settings, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
-        if not resumed:
-            self.metrics.unlink(missing_ok=True)
 
     @property
     def _settings(self) -> Path:
@@ -96,7 +104,7 @@ class RunFolder:
 
     def write_weights(self, model: DeformableDETR, info: ModelInfo, *, best: bool) -> None:
         """The weights of this epoch; as the best too, where they are."""
-        save(self.path / "last.safetensors", model, info)
+        save(self.last, model, info)
         if best:
             save(self.best, model, info)
 
