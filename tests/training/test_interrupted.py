@@ -12,7 +12,7 @@ import torch
 from deformable_detr.model import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
-from deformable_detr.training.run_folder import RunFolder
+from deformable_detr.training.run_folder import GROUPS, RunError, RunFolder
 from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
 
@@ -159,6 +159,22 @@ def test_a_damaged_state_is_named(train: Train, tmp_path: Path, capsys: pytest.C
         (out / "state.safetensors").write_bytes(damaged)
         assert train("--out", out, "--epochs", 2, "--resume") == 2
         assert "state.safetensors" in capsys.readouterr().err
+
+
+def test_a_table_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
+    table = "epoch,loss,AP,AP50\r\n1,3.5,0.1,nan\r\n"
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b"\xef\xbb\xbf" + table.encode())   # a byte order mark in front
+    assert folder.rows() == [{"epoch": "1", "loss": "3.5", "AP": "0.1", "AP50": "nan"}]
+    settings: dict[str, dict] = {group: {} for group in GROUPS}
+    folder.begin(settings)
+    folder.state.touch()
+    folder.check_same(settings, force=False)
+    for content in (table.replace(",", ";").encode(), table.encode("utf-16"), b"\xff\xfe\x00", b"epoch,loss,AP\n1,2\n",
+                    table.replace("3.5", "").encode()):
+        folder.metrics.write_bytes(content)
+        with pytest.raises(RunError, match=r"metrics\.csv: expected the table as the run has written it"):
+            folder.check_same(settings, force=True)
 
 
 def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

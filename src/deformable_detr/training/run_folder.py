@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,17 @@ class RunFolder:
         return self.path / "config.yaml"
 
     def check_same(self, settings: dict[str, Any], *, force: bool) -> None:
-        """Raise RunError where there is no run to resume, or it has other settings, which `force` takes."""
+        """Raise RunError where there is no run to resume, or it has other settings, which `force` takes.
+
+        A table of numbers that cannot be gone on with is told here too, before an epoch is trained for it.
+        """
         if not self.state.exists():
             raise RunError(f"{self.path}: no run to resume: {self.state.name} is not there")
         old = self._read_settings()
         changed = [f"{group}.{name}: the run has {old[group].get(name)!r}, got {value!r}"
                    for group in GROUPS for name, value in settings[group].items()
                    if name not in FREE_TO_CHANGE and old[group].get(name) != value]
+        self.rows()
         if changed and not force:
             raise RunError(f"{self.path}: cannot resume with other settings, but with --force: {'; '.join(changed)}")
         for change in changed:
@@ -125,11 +130,21 @@ class RunFolder:
         write_whole(self.path / "curves.png", draw_curves(self.rows()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table so far."""
+        """The table so far. Raises RunError where it is none, as a spreadsheet may have saved it."""
         if not self.metrics.exists():
             return []
-        with self.metrics.open(newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self.metrics.open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file))
+            for row in rows:
+                int(row["epoch"])
+                for name in chain(*CURVES.values()):
+                    float(row[name])
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:   # TypeError: a line that is too short
+            raise RunError(f"{self.metrics}: expected the table as the run has written it, in UTF-8 with commas, "
+                           f"the columns epoch, loss, AP and AP50 with numbers ({type(error).__name__}: {error})"
+                           ) from error
+        return rows
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
