@@ -34,14 +34,19 @@ def build_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
 
 
 def freeze(model: DeformableDETR, parts: tuple[str, ...]) -> None:
-    """Train no parameter whose name begins with one of `parts`. Raises ValueError where none does."""
+    """Train no parameter whose name begins with one of `parts`.
+
+    Raises ValueError where none does, or where nothing is left to train.
+    """
     for part in parts:
         named = [parameter for name, parameter in model.named_parameters() if name.startswith(part)]
-        if not named:
+        if not (part and named):   # every name begins with nothing
             known = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"freeze: expected the beginning of a parameter's name, such as {known}, got {part!r}")
         for parameter in named:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"freeze: expected something to be left to train, got all of the model: {', '.join(parts)}")
 
 
 def recompute_activations(model: DeformableDETR) -> None:
