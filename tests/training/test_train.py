@@ -144,7 +144,8 @@ def test_ctrl_c_ends_in_one_line(train: Train, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Step, "__call__", interrupted)
     assert train("--out", tmp_path / "run", "--epochs", 1) == 130
-    assert "interrupted; what was saved is in" in capsys.readouterr().err.splitlines()[-1]
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert f"interrupted; nothing was saved in {tmp_path / 'run'} for --resume to go on from" in last_line
 
 
 def test_weights_say_what_the_model_is(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
