@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from deformable_detr.model import DeformableDETR
 
+MOST_SEED = 2**64 - 1   # that torch.manual_seed takes
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -82,6 +84,8 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed: expected 0 to {MOST_SEED}, got {self.seed}")
         least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "save_steps": 1, "proposal_repeats": 1}
         for field in fields(self):
             value = getattr(self, field.name)
