@@ -12,6 +12,7 @@ import torch
 from deformable_detr.model import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
+from deformable_detr.training.machine import reason_to_stop
 from deformable_detr.training.run_folder import GROUPS, RunError, RunFolder
 from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
@@ -198,3 +199,21 @@ def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, 
         torch.OutOfMemoryError("no room at all")))
     assert train("--out", tmp_path / "none", "--epochs", 1) == 1
     assert "no room at all" in capsys.readouterr().err
+
+
+def test_a_cpu_that_runs_out_of_memory_is_told_as_such() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**58)   # more than any machine can address
+    reason = reason_to_stop(raised.value)
+    assert reason is not None
+    assert reason.startswith("out of memory (")
+    assert "lower --batch-size or --size" in reason
+    assert reason_to_stop(RuntimeError("a fault of the program")) is None
+
+
+def test_a_model_that_is_larger_than_the_memory(train: Train, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--out", tmp_path / "run", "--ffn-width", 10**14) == 2
+    error = capsys.readouterr().err
+    assert "out of memory before the first step" in error
+    assert "Traceback" not in error

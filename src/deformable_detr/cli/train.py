@@ -81,7 +81,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     changes, said = _said(model), _said(recipe)
     with wrong_call_for(ValueError, OSError):
         from deformable_detr.data import DataError
-        from deformable_detr.training.machine import reason_to_stop
+        from deformable_detr.training.machine import is_out_of_memory, reason_to_stop
         from deformable_detr.training.run_folder import RunFolder
         from deformable_detr.training.start import Start
 
@@ -90,6 +90,11 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
             training = _prepare(data, start, said, RunFolder(out))
         except DataError as error:
             raise WrongCallError(f"{error} (ddetr check {shlex.quote(str(data))} tells all)") from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise WrongCallError(f"out of memory before the first step ({error}): lower what makes the model "
+                                 "large, such as --width") from error
         training.begin(resume=resume, force=force)
     try:
         training.train()

@@ -20,7 +20,7 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the data.
-        batch_size: Pictures that a process looks at together; halved where the memory does not suffice.
+        batch_size: Pictures that a process looks at together; halved where a GPU's memory does not suffice.
         total_batch: Pictures a step of all processes, by adding up gradients; 0 is one batch of each. Published are 32.
         learning_rate: Of AdamW.
         backbone_learning_rate: The backbone's own.
