@@ -63,7 +63,7 @@ def test_frozen_parts_stay(train: Train, tmp_path: Path) -> None:
 def test_a_part_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match=r"freeze: expected the beginning of .*, such as backbone.*'neck'"):
         freeze(small_model(), ("neck",))
-    with pytest.raises(ValueError, match="freeze: expected the beginning of .*, got ''"):
+    with pytest.raises(ValueError, match=r"freeze: expected the beginning of .*, got ''"):
         freeze(small_model(), ("",))
 
 
