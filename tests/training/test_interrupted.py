@@ -12,7 +12,8 @@ import torch
 from deformable_detr.model import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
-from deformable_detr.training.run_folder import RunFolder
+from deformable_detr.training.machine import reason_to_stop
+from deformable_detr.training.run_folder import GROUPS, RunError, RunFolder
 from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
 
@@ -94,7 +95,8 @@ def test_a_folder_that_cannot_be_written_any_more(train: Train, tmp_path: Path, 
 
     monkeypatch.setattr(state, "write_whole", read_only)
     assert train("--out", out, "--epochs", 2, "--resume") == 1
-    assert "Read-only file system" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"Read-only file system; what was saved is in {out}, and --resume goes on from there" in error
     assert (out / "state.safetensors").read_bytes() == before
 
 
@@ -161,6 +163,22 @@ def test_a_damaged_state_is_named(train: Train, tmp_path: Path, capsys: pytest.C
         assert "state.safetensors" in capsys.readouterr().err
 
 
+def test_a_table_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
+    table = "epoch,loss,AP,AP50\r\n1,3.5,0.1,nan\r\n"
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b"\xef\xbb\xbf" + table.encode())   # a byte order mark in front
+    assert folder.rows() == [{"epoch": "1", "loss": "3.5", "AP": "0.1", "AP50": "nan"}]
+    settings: dict[str, dict] = {group: {} for group in GROUPS}
+    folder.begin(settings)
+    folder.state.touch()
+    folder.check_same(settings, force=False)
+    for content in (table.replace(",", ";").encode(), table.encode("utf-16"), b"\xff\xfe\x00", b"epoch,loss,AP\n1,2\n",
+                    table.replace("3.5", "").encode()):
+        folder.metrics.write_bytes(content)
+        with pytest.raises(RunError, match=r"metrics\.csv: expected the table as the run has written it"):
+            folder.check_same(settings, force=True)
+
+
 def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--out", tmp_path / "roomy", "--epochs", 2, "--dropout", 0) == 0
@@ -181,3 +199,21 @@ def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, 
         torch.OutOfMemoryError("no room at all")))
     assert train("--out", tmp_path / "none", "--epochs", 1) == 1
     assert "no room at all" in capsys.readouterr().err
+
+
+def test_a_cpu_that_runs_out_of_memory_is_told_as_such() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**58)   # more than any machine can address
+    reason = reason_to_stop(raised.value)
+    assert reason is not None
+    assert reason.startswith("out of memory (")
+    assert "lower --batch-size or --size" in reason
+    assert reason_to_stop(RuntimeError("a fault of the program")) is None
+
+
+def test_a_model_that_is_larger_than_the_memory(train: Train, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--out", tmp_path / "run", "--ffn-width", 10**14) == 2
+    error = capsys.readouterr().err
+    assert "out of memory before the first step" in error
+    assert "Traceback" not in error

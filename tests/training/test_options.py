@@ -63,6 +63,16 @@ def test_frozen_parts_stay(train: Train, tmp_path: Path) -> None:
 def test_a_part_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match=r"freeze: expected the beginning of .*, such as backbone.*'neck'"):
         freeze(small_model(), ("neck",))
+    with pytest.raises(ValueError, match=r"freeze: expected the beginning of .*, got ''"):
+        freeze(small_model(), ("",))
+
+
+def test_not_all_can_be_frozen() -> None:
+    model = small_model()
+    *some, last = (name for name, _ in model.named_children())
+    freeze(model, tuple(some))
+    with pytest.raises(ValueError, match="freeze: expected something to be left to train, got all of the model: "):
+        freeze(model, (last,))
 
 
 @pytest.mark.parametrize("preset", ["multi-scale", "two-stage"])

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+import torch
 
 from deformable_detr.training import Recipe, build_optimizer
 from models import small_model
@@ -37,8 +38,14 @@ def test_every_trained_parameter_is_in_one_group() -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"epochs": 0}, "epochs: expected at least 1, got 0"), ({"learning_rate": -1.0}, "learning_rate"),
     ({"plain_epochs": 3}, "plain_epochs: expected 0 without augmentation 'strong', got 3"),
+    ({"seed": 2**64}, f"seed: expected 0 to {2**64 - 1}, got {2**64}"), ({"seed": -1}, "seed: expected 0 to"),
+    ({"seed": 10**400}, "seed: expected 0 to"),
     ({"weight_decay": float("nan")}, "weight_decay"), ({"batch_size": 0}, "batch_size"),
 ])
 def test_impossible_recipe(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**changes)  # type: ignore[arg-type]
+
+
+def test_the_largest_seed_is_one() -> None:
+    torch.Generator().manual_seed(Recipe(seed=2**64 - 1).seed)

@@ -16,6 +16,7 @@ from deformable_detr.cli import main
 from deformable_detr.data.kinds import Kind
 from deformable_detr.pictures import read_picture
 from deformable_detr.structures import Predictions
+from deformable_detr.training.run_folder import RunError, RunFolder
 from deformable_detr.training.start import Start, load_backbone
 from deformable_detr.training.step import Step
 from deformable_detr.weights import ModelInfo, WeightsError, load, save
@@ -143,7 +144,8 @@ def test_ctrl_c_ends_in_one_line(train: Train, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Step, "__call__", interrupted)
     assert train("--out", tmp_path / "run", "--epochs", 1) == 130
-    assert "interrupted; what was saved is in" in capsys.readouterr().err.splitlines()[-1]
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert f"interrupted; nothing was saved in {tmp_path / 'run'} for --resume to go on from" in last_line
 
 
 def test_weights_say_what_the_model_is(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +176,15 @@ def test_a_run_is_not_overwritten_and_not_bent(train: Train, tmp_path: Path,
     assert "holds another run" in capsys.readouterr().err
     assert train("--out", out, "--epochs", 2, "--learning-rate", 0.1, "--resume") == 2
     assert "recipe.learning_rate: the run has 0.0002, got 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", ["best.safetensors", "last.safetensors", "metrics.csv"])
+def test_a_run_without_its_state_is_not_overwritten(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "config.yaml").touch()   # all that a run leaves that ended before its first save
+    RunFolder(tmp_path).check_new()
+    (tmp_path / kept).touch()
+    with pytest.raises(RunError, match=f"holds another run, whose {kept} would be overwritten; choose another --out"):
+        RunFolder(tmp_path).check_new()
 
 
 def test_a_bad_picture_stops_with_its_name(train: Train, squares: Path, tmp_path: Path,

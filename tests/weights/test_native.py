@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from dataclasses import replace
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from deformable_detr.model import DeformableDETR, ModelConfig
 from deformable_detr.structures import ImageBatch, Preprocessing
 from deformable_detr.weights import ModelInfo, WeightsError, load, save
+from deformable_detr.weights.native import write_whole
 
 TINY = ModelConfig(backbone="test_resnet", width=32, num_heads=2, num_points=2, num_encoder_layers=1,
                    num_decoder_layers=2, ffn_width=32, num_queries=10, num_classes=3)
@@ -174,3 +176,18 @@ def test_a_config_that_does_not_fit_its_tensors_is_refused(saved: Path, change: 
     with safe_open(saved, framework="pt") as file:
         config = json.loads(file.metadata()["config"])
     assert message in refusal(changed(saved, config={**config, **change}))
+
+
+def test_a_full_disk_is_told_with_the_files_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: ") as raised:
+        write_whole(saved, b"new")
+    assert raised.value.errno == errno.ENOSPC
+    assert str(saved) in str(raised.value)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]

@@ -81,7 +81,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     changes, said = _said(model), _said(recipe)
     with wrong_call_for(ValueError, OSError):
         from deformable_detr.data import DataError
-        from deformable_detr.training.machine import reason_to_stop
+        from deformable_detr.training.machine import is_out_of_memory, reason_to_stop
         from deformable_detr.training.run_folder import RunFolder
         from deformable_detr.training.start import Start
 
@@ -90,17 +90,22 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
             training = _prepare(data, start, said, RunFolder(out))
         except DataError as error:
             raise WrongCallError(f"{error} (ddetr check {shlex.quote(str(data))} tells all)") from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise WrongCallError(f"out of memory before the first step ({error}): lower what makes the model "
+                                 "large, such as --width") from error
         training.begin(resume=resume, force=force)
     try:
         training.train()
     except KeyboardInterrupt:
-        report_error(f"interrupted; what was saved is in {out}, and --resume goes on from there")
+        report_error(f"interrupted; {_how_to_go_on(training.folder)}")
         return INTERRUPTED
     except Exception as error:
         reason = reason_to_stop(error)
         if reason is None:
             raise
-        report_error(f"{reason}; what was saved is in {out}, and --resume goes on from there")
+        report_error(f"{reason}; {_how_to_go_on(training.folder)}")
         return 1
     if training.is_first:
         from deformable_detr.training.run_report import report_run
@@ -109,6 +114,12 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
         best = shlex.quote(str(training.folder.best))
         print_line(f"best AP {training.standing.best_ap:.3f}: ddetr detect PICTURE --weights {best}")
     return 0
+
+
+def _how_to_go_on(folder: "RunFolder") -> str:
+    if folder.state.exists():
+        return f"what was saved is in {folder.path}, and --resume goes on from there"
+    return f"nothing was saved in {folder.path} for --resume to go on from"
 
 
 def _prepare(data: Path, start: "Start", said: dict[str, Any], folder: "RunFolder") -> "Training":

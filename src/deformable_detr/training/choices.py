@@ -68,9 +68,10 @@ def _recipe(num_pictures: int, start: Start, said: Mapping[str, Any]) -> dict[st
     step_size = max(1, batch_size * int(os.environ.get("WORLD_SIZE", "1")), said.get("total_batch", 0))
     num_steps = epochs_said * -(-num_pictures // step_size)
     cores = os.cpu_count() or 1
+    on_gpu = "; halved where its memory does not suffice" if machine == "gpu" else ""
     chosen = {
         "epochs": Choice(epochs, f"{num_pictures} pictures; {LOOKS[machine]} looks at one suit a {machine.upper()}"),
-        "batch_size": Choice(BATCH_SIZE[machine], f"for a {machine.upper()}; halved where the memory does not suffice"),
+        "batch_size": Choice(BATCH_SIZE[machine], f"for a {machine.upper()}{on_gpu}"),
         "schedule": Choice("cosine", "the learning rate ends at 0, however long the training"),
         "warmup_steps": Choice(min(200, num_steps // 10), "at most a tenth of the steps"),
         "augmentation": Choice("strong", "few pictures, seen often") if few else Choice("small", "many pictures"),

@@ -94,7 +94,7 @@ class Training:
             self.folder.check_new()
         self.accelerator.wait_for_everyone()   # what one process writes, no other may take for an older run's
         if self.is_first:
-            self.folder.begin(settings, resumed=resume)
+            self.folder.begin(settings)
         if self.recipe.trackers:
             plain = {name: ", ".join(value) if isinstance(value, tuple) else value
                      for name, value in asdict(self.recipe).items()}

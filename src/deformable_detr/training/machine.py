@@ -34,14 +34,19 @@ def build_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
 
 
 def freeze(model: DeformableDETR, parts: tuple[str, ...]) -> None:
-    """Train no parameter whose name begins with one of `parts`. Raises ValueError where none does."""
+    """Train no parameter whose name begins with one of `parts`.
+
+    Raises ValueError where none does, or where nothing is left to train.
+    """
     for part in parts:
         named = [parameter for name, parameter in model.named_parameters() if name.startswith(part)]
-        if not named:
+        if not (part and named):   # every name begins with nothing
             known = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"freeze: expected the beginning of a parameter's name, such as {known}, got {part!r}")
         for parameter in named:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"freeze: expected something to be left to train, got all of the model: {', '.join(parts)}")
 
 
 def recompute_activations(model: DeformableDETR) -> None:
@@ -76,10 +81,16 @@ def reason_to_stop(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | ArithmeticError | OSError):   # a bad picture, a NaN, a full disk
         return text
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"out of memory ({text}): lower --batch-size or --size, or set --recompute"
+    if is_out_of_memory(error):
+        return f"out of memory ({text or 'MemoryError'}): lower --batch-size or --size, or set --recompute"
     if "DataLoader worker" in text:
         return f"a process that reads pictures was ended by the system ({text}): lower --num-workers"
     if distributed.is_available() and distributed.is_initialized() and isinstance(error, RuntimeError):
         return f"the processes of this training have lost one another ({text}): see what the others say"
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a GPU, Python, or PyTorch on the CPU, which has no error of its own for that, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from deformable_detr.model import DeformableDETR
 
+MOST_SEED = 2**64 - 1   # that torch.manual_seed takes
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -18,7 +20,7 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the data.
-        batch_size: Pictures that a process looks at together; halved where the memory does not suffice.
+        batch_size: Pictures that a process looks at together; halved where a GPU's memory does not suffice.
         total_batch: Pictures a step of all processes, by adding up gradients; 0 is one batch of each. Published are 32.
         learning_rate: Of AdamW.
         backbone_learning_rate: The backbone's own.
@@ -82,6 +84,8 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed: expected 0 to {MOST_SEED}, got {self.seed}")
         least = {"epochs": 1, "batch_size": 1, "drop_epoch": 1, "save_steps": 1, "proposal_repeats": 1}
         for field in fields(self):
             value = getattr(self, field.name)

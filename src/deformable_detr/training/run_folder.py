@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,30 +55,42 @@ class RunFolder:
         """The weights with the highest AP so far."""
         return self.path / "best.safetensors"
 
+    @property
+    def last(self) -> Path:
+        """The weights of the last epoch."""
+        return self.path / "last.safetensors"
+
     def check_new(self) -> None:
         """Raise RunError where a new run would overwrite another."""
         if self.state.exists():
             raise RunError(f"{self.path}: holds another run; go on with --resume, or choose another --out")
+        # People delete the large state of a finished run; settings alone are of a run that ended before its first save.
+        for file in (self.best, self.last, self.metrics):
+            if file.exists():
+                raise RunError(f"{self.path}: holds another run, whose {file.name} would be overwritten; "
+                               "choose another --out")
 
-    def begin(self, settings: dict[str, Any], *, resumed: bool) -> None:
-        """Write down the settings of a run; what is left of an unfinished first epoch gives way to a new one."""
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write down the settings of a run."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self._settings, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
-        if not resumed:
-            self.metrics.unlink(missing_ok=True)
 
     @property
     def _settings(self) -> Path:
         return self.path / "config.yaml"
 
     def check_same(self, settings: dict[str, Any], *, force: bool) -> None:
-        """Raise RunError where there is no run to resume, or it has other settings, which `force` takes."""
+        """Raise RunError where there is no run to resume, or it has other settings, which `force` takes.
+
+        A table of numbers that cannot be gone on with is told here too, before an epoch is trained for it.
+        """
         if not self.state.exists():
             raise RunError(f"{self.path}: no run to resume: {self.state.name} is not there")
         old = self._read_settings()
         changed = [f"{group}.{name}: the run has {old[group].get(name)!r}, got {value!r}"
                    for group in GROUPS for name, value in settings[group].items()
                    if name not in FREE_TO_CHANGE and old[group].get(name) != value]
+        self.rows()
         if changed and not force:
             raise RunError(f"{self.path}: cannot resume with other settings, but with --force: {'; '.join(changed)}")
         for change in changed:
@@ -96,7 +109,7 @@ class RunFolder:
 
     def write_weights(self, model: DeformableDETR, info: ModelInfo, *, best: bool) -> None:
         """The weights of this epoch; as the best too, where they are."""
-        save(self.path / "last.safetensors", model, info)
+        save(self.last, model, info)
         if best:
             save(self.best, model, info)
 
@@ -117,11 +130,21 @@ class RunFolder:
         write_whole(self.path / "curves.png", draw_curves(self.rows()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table so far."""
+        """The table so far. Raises RunError where it is none, as a spreadsheet may have saved it."""
         if not self.metrics.exists():
             return []
-        with self.metrics.open(newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self.metrics.open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file))
+            for row in rows:
+                int(row["epoch"])
+                for name in chain(*CURVES.values()):
+                    float(row[name])
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:   # TypeError: a line that is too short
+            raise RunError(f"{self.metrics}: expected the table as the run has written it, in UTF-8 with commas, "
+                           f"the columns epoch, loss, AP and AP50 with numbers ({type(error).__name__}: {error})"
+                           ) from error
+        return rows
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:

@@ -26,7 +26,7 @@ class Step:
     """Learns from the batches that make a step, and says what the losses were.
 
     All losses of a step are divided by its number of objects, over all batches and processes, so that it does not
-    matter how its pictures were dealt out. Where a batch does not fit into the memory, it is looked at in halves.
+    matter how its pictures were dealt out. Where a batch does not fit into a GPU's memory, it is looked at in halves.
     With `denoising_queries` the model is asked about so many noisy boxes a picture, which it has to put right.
     `file_name_of` says which file a picture's id stands for.
     """

@@ -118,7 +118,10 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the file, then rename: a reader, or a crash, never meets half of it."""
+    """Write beside the file, then rename: a reader, or a crash, never meets half of it.
+
+    Raises OSError, which names `path`, where it cannot.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -127,6 +130,8 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:   # a full disk's names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
