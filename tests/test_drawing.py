@@ -92,6 +92,14 @@ def test_any_caption_can_be_written() -> None:
         drawn(boxes((50, 50, 90, 90)), caption)
 
 
+def test_a_long_name_is_cut_and_its_score_stays() -> None:
+    wide = np.full((200, 1500, 3), 128, dtype=np.uint8)
+    box = boxes((50, 50, 90, 90))
+    long = drawn(box, "x" * 2_000_000 + " 0.99", wide)
+    assert (long == drawn(box, "x" * 40 + " 0.99", wide)).all()
+    assert (long != drawn(box, "", wide)).any()
+
+
 def test_neighbouring_colours_differ() -> None:
     colours = np.array([colour_of(index) for index in range(12)], dtype=float)
     distances = [np.linalg.norm(first - second) for first, second in combinations(colours, 2)]

@@ -14,6 +14,8 @@ Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]   # x0, y0, x1, y1 in whole pixels, both ends inside
 
 LIGHTNESS = (0.72, 0.60, 0.82)   # of neighbouring classes; OKLab, 0 black to 1 white
+MAX_LETTERS = 40   # of a class in a caption: each takes time to be measured, and Pillow refuses very many
+SCORE_LETTERS = len(" 0.99")
 CHROMA = 0.17
 GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # successive hues never come near one another
 
@@ -44,7 +46,7 @@ def draw_coloured(picture: PictureSource, boxes: Num[np.ndarray, "T 4"], caption
     """As `draw_boxes`, with a colour for each box; one of each a box."""
     canvas = PIL.Image.fromarray(read_picture(picture))
     rectangles = [_inside(box, canvas.size) for box in boxes]
-    shown = [(rectangle, " ".join(caption.split()), colour)
+    shown = [(rectangle, _one_line(caption), colour)
              for rectangle, caption, colour in zip(rectangles, captions, colours, strict=True) if rectangle]
     draw = ImageDraw.Draw(canvas)
     for rectangle, _, colour in reversed(shown):
@@ -86,6 +88,12 @@ def colour_of(index: int) -> Colour:
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     red, green, blue = (round(float(channel) * 255) for channel in encoded)
     return red, green, blue
+
+
+def _one_line(caption: str) -> str:
+    """A caption without line breaks, cut before its end where it is long: a score stands there."""
+    line = " ".join(caption.split())
+    return line if len(line) <= MAX_LETTERS + SCORE_LETTERS else line[:MAX_LETTERS] + line[-SCORE_LETTERS:]
 
 
 def _line_width(size: tuple[int, int]) -> int:

@@ -9,6 +9,7 @@ import yaml
 
 from deformable_detr.data import DataError, DataFolder, Findings
 from deformable_detr.data.documents import MAX_BYTES, DocumentError, read_lines, read_xml, read_yaml
+from deformable_detr.data.formats import parquet_file
 from deformable_detr.data.json_lists import read_json_lists
 from layouts import LAYOUTS, bccd
 
@@ -178,3 +179,37 @@ def test_darknet_settings_that_cannot_be_used(darknet: Path, line: str, words: s
     (darknet / "obj.data").write_text(train + line + "\n")
     assert words in refusal(darknet)
     assert "password" not in refusal(darknet)
+
+
+@pytest.mark.parametrize("layout", ["parquet", "parquet, structs"])
+def test_a_parquet_row_of_very_many_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    pytest.importorskip("pyarrow")
+    LAYOUTS[layout](tmp_path, *bccd())
+    monkeypatch.setattr(parquet_file, "LARGEST_ROW", 50)
+    with pytest.raises(DataError, match=r"^\S+\.parquet: row group \d: a row of \d+ values, expected at most 50$"):
+        DataFolder(tmp_path).read("train", Findings())
+
+
+def test_a_parquet_file_that_grows_out_of_proportion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    LAYOUTS["parquet, structs"](tmp_path, *bccd())
+    monkeypatch.setattr(parquet_file, "LARGEST_GROUP", 10_000_000)
+    assert DataFolder(tmp_path).read("train", Findings()).pictures
+    file = next((tmp_path / "default").glob("train/*.parquet"))
+    whole = arrow.parquet.read_table(file)
+    pictures = arrow.array([{"bytes": bytes(20_000_000), "path": "a"}] * len(whole), whole.schema.field("image").type)
+    table = whole.set_column(whole.schema.get_field_index("image"), whole.schema.field("image"), pictures)
+    arrow.parquet.write_table(table, file, compression="zstd")
+    with pytest.raises(DataError, match=r"^\S+\.parquet: row group 0: [\d,]+ bytes would become [\d,]+; expected at m"):
+        DataFolder(tmp_path).read("train", Findings())
+
+
+def test_large_parquet_rows_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    LAYOUTS["parquet, structs"](tmp_path, *bccd())
+    whole = DataFolder(tmp_path).read("train", Findings()).pictures
+    rows: list[int] = []
+    monkeypatch.setattr(parquet_file, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(parquet_file, "_num_values", lambda array: rows.append(len(array)) or 0)
+    assert list(DataFolder(tmp_path).read("train", Findings()).pictures) == list(whole)
+    assert set(rows) == {1}

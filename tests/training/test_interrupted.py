@@ -1,13 +1,17 @@
 """What happens to runs: killed, out of room, out of memory. A resumed one ends as if nothing had happened."""
 
 import errno
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as serialise
 
 from deformable_detr.model import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
@@ -177,6 +181,18 @@ def test_a_table_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
         folder.metrics.write_bytes(content)
         with pytest.raises(RunError, match=r"metrics\.csv: expected the table as the run has written it"):
             folder.check_same(settings, force=True)
+
+
+@pytest.mark.parametrize("values", [
+    {"epoch": "x"}, {"epoch": None}, {"epoch": -3}, {"step": 1.5}, {"epochs_since_best": True}, {"best_ap": "x"},
+    {"averages": None}, {"averages": {"steps": "x"}}, {"averages": {"total": None}}, {"averages": {"parts": [1]}},
+    {"averages": {"parts": {"boxes": "x"}}}, {"other": 1}, {"averages": {"other": 1}}])
+def test_a_damaged_standing_is_named(tmp_path: Path, values: dict[str, Any]) -> None:
+    path = tmp_path / "state.safetensors"
+    standing = {"averages": {}, **values}
+    path.write_bytes(serialise({}, {"format": state.FORMAT, "standing": json.dumps(standing), "scaler": "{}"}))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: not the state of a training, or damaged \("):
+        read_state(path)
 
 
 def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -1,5 +1,6 @@
 import argparse
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,22 @@ def test_checkpoints_without_a_state_dict_are_refused(tmp_path: Path, content: o
     path = tmp_path / "odd.pth"
     torch.save(content, path)
     assert "expected a state dict" in refusal(path)
+
+
+def test_compressed_archives_are_refused(tmp_path: Path) -> None:
+    path, bomb = tmp_path / "official.pth", tmp_path / "bomb.pth"
+    torch.save(official(), path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name))
+    assert "its archive is compressed" in refusal(bomb)
+
+
+def test_archives_larger_than_their_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(official(), path)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 24:directory + 28] = (2**30).to_bytes(4, "little")     # size of the first entry
+    path.write_bytes(content)
+    assert "would become larger than the file" in refusal(path)

@@ -10,14 +10,13 @@ import PIL.Image
 from jaxtyping import Float, Int
 
 from deformable_detr.data import DetectionDataset
-from deformable_detr.drawing import Colour, draw_coloured
+from deformable_detr.drawing import MAX_LETTERS, Colour, draw_coloured
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.report.comparing import Comparison, compare, match
 
 NUM_PICTURES = 4    # of each kind
 SIDE = 560          # pixels, the longer side
 QUALITY = 82
-MAX_LETTERS = 40    # of a class in a caption: each takes time to be measured
 
 # Blue and vermilion of Okabe and Ito's palette, which most colour-blind eyes tell apart.
 RIGHT: Colour = (0, 114, 178)

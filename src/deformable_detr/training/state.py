@@ -72,12 +72,29 @@ def read_state(path: Path) -> tuple[Standing, dict[str, Tensor], dict[str, Any]]
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise ValueError(f"expected the format {FORMAT!r}, got {header.get('format')!r}")
-            values = json.loads(header["standing"])
-            values["averages"] = Averages(**values["averages"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            return Standing(**values), tensors, json.loads(header["scaler"])
+            return _standing(json.loads(header["standing"])), tensors, json.loads(header["scaler"])
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the state of a training, or damaged ({error})") from error
+
+
+def _standing(values: dict[str, Any]) -> Standing:
+    """From what a file says. Raises ValueError or TypeError where that is none, or no training could be there."""
+    averages = Averages(**values.pop("averages"))
+    standing = Standing(averages=averages, **values)
+    counts = {"epoch": standing.epoch, "step": standing.step, "epochs_since_best": standing.epochs_since_best,
+              "averages.steps": averages.steps}
+    for name, count in counts.items():
+        if type(count) is not int or not 0 <= count < 2**63:
+            raise ValueError(f"{name}: expected a whole number of 0 or more, got {count!r:.80}")
+    if not isinstance(averages.parts, dict):
+        raise ValueError(f"averages.parts: expected the losses by name, got {averages.parts!r:.80}")
+    numbers = {"best_ap": standing.best_ap, "averages.total": averages.total}
+    numbers |= {f"averages.parts.{name}": value for name, value in averages.parts.items()}
+    for name, number in numbers.items():
+        if not isinstance(number, float):
+            raise ValueError(f"{name:.80}: expected a number, got {number!r:.80}")
+    return standing
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import argparse
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
+    _refuse_bomb(path)
     content = _unpickled(path)
     state_dict = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state_dict, dict) or not state_dict:
@@ -30,6 +32,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path}: expected a state dict of tensors, got {type(value).__name__} "
                                f"at {key!r}")
     return dict(state_dict)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise WeightsError for an archive that would become larger than its file; torch never compresses."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception:   # none, or a damaged one: torch's to judge
+        return
+    size = sum(entry.file_size for entry in entries)
+    if size > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise WeightsError(f"{path}: refused, since its archive is compressed or would become larger than the file "
+                           f"({size:,} bytes), as no file of PyTorch's is")
 
 
 def _unpickled(path: Path) -> Any:

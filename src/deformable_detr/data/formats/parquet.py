@@ -12,6 +12,7 @@ from deformable_detr.data.annotations import Annotations
 from deformable_detr.data.findings import DataError, EntryError, Findings, Place, quoted, stop
 from deformable_detr.data.formats.parquet_file import ParquetFile, ParquetRow, open_parquet
 from deformable_detr.data.formats.rows import Rows
+from deformable_detr.data.formats.shard import MAX_PICTURE_BYTES
 from deformable_detr.data.formats.source import is_number, split_of
 from deformable_detr.data.kinds import Kind
 from deformable_detr.data.layout import check_name, list_files
@@ -119,6 +120,8 @@ def _read_picture(row: ParquetRow, identity: int) -> Picture:
     name = PurePosixPath(row.path or f"{identity}").name
     check_name(name)
     if row.size is None:
+        if len(row.content or b"") > MAX_PICTURE_BYTES:
+            raise EntryError(Kind.PICTURE_UNREADABLE, f"more than {MAX_PICTURE_BYTES:,} bytes")
         try:
             with open_picture(row.content or b"") as opened:
                 height, width = upright_size(opened)

@@ -22,6 +22,12 @@ CROWDS = ("iscrowd", "is_crowd", "crowd")
 
 ROWS_AT_ONCE = 32
 
+# Compressed, and listed once for many rows, a few kilobytes can stand for gigabytes.
+BATCH_BYTES = 2**26             # of a row group, if more than a row of it is to be read at once
+LARGEST_GROUP = 2**29           # bytes of the columns that are read; more only where the file itself is large:
+LARGEST_RATIO = 20              # so many times what it takes in the file
+LARGEST_ROW = 2**22             # values; a Python object each
+
 
 @dataclass(frozen=True)
 class ParquetRow:
@@ -77,9 +83,36 @@ class ParquetFile:
 
     def _read(self, columns: Sequence[str], groups: Sequence[int]) -> Iterator[dict[str, Any]]:
         with _arrow_errors(self.file) as parquet, parquet.ParquetFile(self.file, memory_map=True) as opened:
-            for batch in opened.iter_batches(ROWS_AT_ONCE, row_groups=list(groups), columns=list(columns),
-                                             use_threads=False):
-                yield from batch.to_pylist()
+            for group in groups:
+                rows_at_once = self._rows_at_once(opened.metadata.row_group(group), columns, group)
+                for batch in opened.iter_batches(rows_at_once, row_groups=[group], columns=list(columns),
+                                                 use_threads=False):
+                    yield from self._rows_of(batch, group)
+
+    def _rows_at_once(self, metadata: Any, columns: Sequence[str], group: int) -> int:
+        """How many rows of a group fit in memory together. Raises DataError where its size is absurd."""
+        chunks = [metadata.column(index) for index in range(metadata.num_columns)]
+        chunks = [chunk for chunk in chunks
+                  if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns)]
+        size = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
+        packed = sum(chunk.total_compressed_size for chunk in chunks)
+        if size > max(LARGEST_GROUP, LARGEST_RATIO * min(packed, self.file.stat().st_size)):
+            stop(Kind.ANNOTATION_FILE, Place(self.file),
+                 f"row group {group}: {packed:,} bytes would become {size:,}; expected at most {LARGEST_GROUP:,} "
+                 f"or {LARGEST_RATIO} times as many")
+        return min(max(BATCH_BYTES // max(size, 1), 1), ROWS_AT_ONCE)
+
+    def _rows_of(self, batch: Any, group: int) -> Iterator[dict[str, Any]]:
+        """The rows as Python's objects, which take ten times the memory. Raises DataError for a row of too many."""
+        if sum(map(_num_values, batch.columns)) <= LARGEST_ROW:
+            yield from batch.to_pylist()
+            return
+        for row in (batch.slice(index, 1) for index in range(batch.num_rows)):
+            num_values = sum(map(_num_values, row.columns))
+            if num_values > LARGEST_ROW:
+                stop(Kind.ANNOTATION_FILE, Place(self.file),
+                     f"row group {group}: a row of {num_values:,} values, expected at most {LARGEST_ROW:,}")
+            yield from row.to_pylist()
 
 
 def open_parquet(file: Path) -> ParquetFile:
@@ -117,8 +150,16 @@ def _arrow_errors(file: Path) -> Iterator[Any]:
         stop(Kind.ANNOTATION_FILE, Place(file), "reading it needs pyarrow: pip install 'deformable-detr[parquet]'")
     try:
         yield parquet
+    except DataError:
+        raise
     except (arrow.ArrowException, OSError, ValueError) as error:    # ValueError: texts that are not UTF-8
         stop(Kind.ANNOTATION_FILE, Place(file), f"cannot be read: {' '.join(str(error).split())}")
+
+
+def _num_values(array: Any) -> int:
+    """The number of values in an array of pyarrow's, those within its lists and structures among them."""
+    inner = array.flatten() if hasattr(array, "flatten") else []
+    return len(array) + sum(map(_num_values, inner if isinstance(inner, list) else [inner]))
 
 
 def _children(kind: Any) -> list[str]:
