@@ -22,8 +22,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from deformable_detr.data import DetectionDataset, Sample, SampleKey, build_loader, eval_transform
-from deformable_detr.structures import Preprocessing
+from deformable_detr.loading.dataset import DetectionDataset, Sample, SampleKey
+from deformable_detr.loading.loader import build_loader
+from deformable_detr.loading.transforms import eval_transform
+from deformable_detr.preprocessing import Preprocessing
 
 AT_ONCE = 100_000       # objects that are written at once
 IN_FOLDER = 1000        # pictures; all in a folder are one file with many names

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from deformable_detr import DeformableDETR, ModelConfig
-from deformable_detr.data import DetectionDataset, build_loader, train_transform
-from deformable_detr.data.loader import Batch, Collate
-from deformable_detr.structures import Preprocessing, to_device
+from deformable_detr.loading.augmentation import train_transform
+from deformable_detr.loading.dataset import DetectionDataset
+from deformable_detr.loading.loader import Batch, Collate, build_loader
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.structures import to_device
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
 from deformable_detr.weights import load
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 from jaxtyping import install_import_hook
 
+from helpers.written_data import write_data  # noqa: F401  (a fixture)
+
 # Two processes of tests have the threads of both: those that wait must not keep the others from working.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-install_import_hook("deformable_detr", "typechecker.checked")
+install_import_hook("deformable_detr", "helpers.typechecker.checked")
 
 
 @pytest.fixture(autouse=True)

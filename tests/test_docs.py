@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deformable_detr
-from deformable_detr.data.kinds import Kind
+from deformable_detr.datasets.kinds import Kind
 
 PACKAGE = Path(deformable_detr.__file__).parent
 PROJECT = Path(__file__).parents[1]

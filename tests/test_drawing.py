@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from deformable_detr.drawing import colour_of, draw_boxes, draw_points
-from deformable_detr.pictures import PictureError
+from deformable_detr.images import PictureError
 
 GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
 

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from deformable_detr.data import DetectionDataset, build_loader, eval_transform, read_annotations
-from deformable_detr.data.annotations import Annotations
+from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.datasets.formats.coco import read_annotations
+from deformable_detr.detections import Detections
 from deformable_detr.evaluation import CocoEvaluator, CocoMetrics, evaluate, match_names
-from deformable_detr.model import ModelConfig
-from deformable_detr.structures import Detections, ImageBatch, Predictions, Preprocessing
+from deformable_detr.loading.dataset import DetectionDataset
+from deformable_detr.loading.loader import build_loader
+from deformable_detr.loading.transforms import eval_transform
+from deformable_detr.papers import ModelConfig
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.structures import ImageBatch, Predictions
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PAIRS = FIXTURES / "eval-pairs"

@@ -6,7 +6,8 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from deformable_detr import Detections, ImageBatch
-from deformable_detr.structures import Predictions, Preprocessing, Proposals, Pyramid, to_device
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.structures import Predictions, Proposals, Pyramid, to_device
 
 
 def test_batch_is_padded_right_and_bottom() -> None:

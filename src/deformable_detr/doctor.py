@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deformable_detr import __version__, ops
-from deformable_detr.detector import packaged_weights
+from deformable_detr.weights.sources import packaged_weights
 
 PACKAGES = ("torch", "torchvision", "timm", "numba", "triton", "numpy", "pillow", "safetensors", "accelerate",
             "faster-coco-eval")

@@ -8,7 +8,7 @@ import PIL.Image
 from jaxtyping import Int, Num
 from PIL import ImageDraw, ImageFont
 
-from deformable_detr.pictures import PictureSource, read_picture
+from deformable_detr.images import PictureSource, read_picture
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]   # x0, y0, x1, y1 in whole pixels, both ends inside

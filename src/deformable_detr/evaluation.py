@@ -10,10 +10,11 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from jaxtyping import Float
 
-from deformable_detr.data.annotations import Annotations
-from deformable_detr.data.loader import Batch
-from deformable_detr.model import ModelConfig
-from deformable_detr.structures import Detections, Predictions, to_device
+from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.detections import Detections
+from deformable_detr.loading.loader import Batch
+from deformable_detr.papers import ModelConfig
+from deformable_detr.structures import Predictions, to_device
 
 if TYPE_CHECKING:
     from rich.table import Table

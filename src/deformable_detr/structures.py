@@ -7,10 +7,9 @@ The legend of shapes, used in every signature:
     E extra queries, which only training asks
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, TypeVar, dataclass_transform
 
 import numpy as np
 import torch
@@ -19,17 +18,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from deformable_detr.boxes import cxcywh_to_xyxy
-from deformable_detr.drawing import draw_boxes
-from deformable_detr.pictures import PictureSource
-
 if TYPE_CHECKING:
-    import PIL.Image
-    import supervision
+    from deformable_detr.detections import Detections
 
 LevelShapes = tuple[tuple[int, int], ...]   # (height, width) of each level, as Python ints
 ImageSize = tuple[int, int]                 # (height, width)
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")   # which no name may hold: terminals obey it
 Class = TypeVar("Class", bound=type)
 Structure = TypeVar("Structure")
 
@@ -175,23 +168,9 @@ class Predictions:
         without `names` a class is called by its index. With an `nms_threshold` below 1, the best of those that
         `Detections.suppressed` leaves. Raises ValueError when `image_sizes` or `names` does not fit the predictions.
         """
-        _, batch, num_queries, num_classes = self.logits.shape
-        sizes = [(int(height), int(width)) for height, width in image_sizes]
-        if len(sizes) != batch:
-            raise ValueError(f"image_sizes: expected {batch} (height, width) pairs, got {len(sizes)}")
-        if names is not None and len(names) != num_classes:
-            raise ValueError(f"names: expected {num_classes} names, one a class, got {len(names)}")
-        scores = self.logits[-1].float().sigmoid().flatten(1)
-        num_candidates = top_k if nms_threshold == 1 else num_queries * num_classes
-        scores, order = scores.topk(min(num_candidates, num_queries * num_classes), dim=1)
-        boxes = cxcywh_to_xyxy(self.boxes[-1].float())
-        boxes = boxes.gather(1, (order // num_classes)[..., None].expand(-1, -1, 4))
-        boxes = boxes * boxes.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
-        arrays = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, order % num_classes))
-        class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
-        found = [Detections(box, score, label, [class_names[index] for index in label], size)
-                 for box, score, label, size in zip(*arrays, sizes, strict=True)]
-        return found if nms_threshold == 1 else [detections.suppressed(nms_threshold, top_k) for detections in found]
+        from deformable_detr.detections import detections_of
+
+        return detections_of(self, image_sizes, top_k, names, nms_threshold)
 
 
 @tensor_structure
@@ -201,84 +180,3 @@ class Target:
     labels: Int64[Tensor, "T"]
     boxes: Float[Tensor, "T 4"]             # cxcywh in [0, 1]
     image_id: int | str | None = None       # named in error messages
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Objects found in one picture, best first, as NumPy arrays."""
-
-    boxes: Float[np.ndarray, "T 4"]         # float32, xyxy in pixels of the upright picture
-    scores: Float[np.ndarray, "T"]          # float32, in [0, 1]
-    labels: Int64[np.ndarray, "T"]          # class indices 0..K-1
-    names: list[str]
-    image_size: ImageSize                   # (height, width)
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, threshold: float) -> "Detections":
-        """Those whose score is at least `threshold`."""
-        return self._only(np.flatnonzero(self.scores >= threshold))
-
-    def suppressed(self, threshold: float, top_k: int | None = None) -> "Detections":
-        """Without those that overlap a better one of their class by an IoU above `threshold`; the `top_k` best."""
-        from torchvision.ops import batched_nms
-
-        boxes, scores, labels = map(torch.from_numpy, (self.boxes, self.scores, self.labels))
-        return self._only(batched_nms(boxes, scores, labels, threshold)[:top_k].numpy())
-
-    def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
-                          [self.names[index] for index in kept], self.image_size)
-
-    def draw(self, picture: PictureSource) -> "PIL.Image.Image":
-        """The upright picture with boxes, names and scores drawn on it."""
-        captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
-        return draw_boxes(picture, self.boxes, captions, self.labels)
-
-    def to_dict(self, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """Plain numbers for JSON; `label` is the class index, or its id where `category_ids` maps it."""
-        height, width = self.image_size
-        found = [{"label": int(category_ids[label] if category_ids else label), "name": name,
-                  "score": round(float(score), 4), "box": [round(float(edge), 2) for edge in box]}
-                 for box, score, label, name in zip(self.boxes, self.scores, self.labels, self.names, strict=True)]
-        return {"width": width, "height": height, "detections": found}
-
-    def to_supervision(self) -> "supervision.Detections":
-        """The same as `supervision.Detections`; needs `pip install supervision`."""
-        import supervision
-
-        return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels,
-                                      data={"class_name": np.array(self.names, dtype=str)})
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes what the model was trained on; kept with the weights.
-
-    The short side is resized to `size` unless the long side would pass `max_size`; colours in [0, 1] are
-    normalised by `mean` and `deviation`; both sides of a batch are padded to multiples of `divisor`.
-    """
-
-    size: int = 800
-    max_size: int = 1333
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    divisor: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.size <= self.max_size:
-            raise ValueError(f"preprocessing: expected 1 <= size <= max_size, got {self.size} and {self.max_size}")
-        if self.divisor < 1:
-            raise ValueError(f"preprocessing: divisor must be at least 1, got {self.divisor}")
-        if min(self.deviation) <= 0:
-            raise ValueError(f"preprocessing: deviation must be positive, got {self.deviation}")
-
-    def resized(self, image_size: ImageSize) -> ImageSize:
-        """(height, width) after resizing a picture of `image_size`."""
-        short, long = min(image_size), max(image_size)
-        target = self.size
-        if long * target > self.max_size * short:
-            target = max(1, round(self.max_size * short / long))
-        height, width = (max(1, min(self.max_size, int(target * extent / short))) for extent in image_size)
-        return height, width

@@ -6,9 +6,10 @@ import torch
 
 import deformable_detr
 from deformable_detr.explain import Stage, trace, trace_pictures
-from deformable_detr.model import DeformableDETR, ModelConfig
-from deformable_detr.model.config import PRESETS
-from deformable_detr.structures import ImageBatch, Preprocessing
+from deformable_detr.papers import DeformableDETR, ModelConfig
+from deformable_detr.papers.config import PRESETS
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.structures import ImageBatch
 
 PACKAGE = Path(deformable_detr.__file__).parent
 

@@ -7,7 +7,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from deformable_detr import ImageBatch, ops
-from models import small_model
+from helpers.models import small_model
 
 torch.manual_seed(0)
 batch = ImageBatch.from_images([torch.randn(3, 64, 96), torch.randn(3, 50, 70)])

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from deformable_detr import DeformableDETR, ImageBatch
-from deformable_detr.structures import Preprocessing, Queries
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.structures import Queries
 from deformable_detr.weights import ModelInfo, load, save
-from models import small_model
+from helpers.models import small_model
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from deformable_detr import ImageBatch
 from deformable_detr.structures import ExtraQueries, Predictions
-from models import small_model
+from helpers.models import small_model
 
 GROUPS = torch.tensor([[1, 1, 2, 2, -1], [1, 2, 3, -1, -1]])
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from deformable_detr import DeformableDETR, ImageBatch, ModelConfig
-from deformable_detr.model.config import PRESETS
+from deformable_detr.papers.config import PRESETS
 from deformable_detr.structures import Predictions
-from models import small_model
+from helpers.models import small_model
 
 
 def predict(model: DeformableDETR, *sizes: tuple[int, int]) -> Predictions:

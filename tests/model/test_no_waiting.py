@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deformable_detr import ImageBatch
-from deformable_detr.model.config import PRESETS
-from models import small_model
+from deformable_detr.papers.config import PRESETS
+from helpers.models import small_model
 
 
 class Waits(TorchDispatchMode):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import evaluator_of, random_evaluator
 
 from deformable_detr.report.confusion import MAX_CLASSES, confusion
+from helpers.handmade import evaluator_of, random_evaluator
 
 HERE = (10.0, 10.0, 30.0, 30.0)
 BESIDE = (10.0, 15.0, 30.0, 35.0)       # IoU 0.6 with HERE

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from deformable_detr.data import DetectionDataset, eval_transform
+from deformable_detr.detections import Detections
 from deformable_detr.evaluation import CocoEvaluator
+from deformable_detr.loading.dataset import DetectionDataset
+from deformable_detr.loading.transforms import eval_transform
+from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.report.gallery import NEITHER, RIGHT, SIDE, WRONG, choose, show
-from deformable_detr.structures import Detections, Preprocessing
 
 BCCD = Path(__file__).parents[1] / "fixtures" / "bccd"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import Box, Found, Thing, evaluator_of, random_evaluator
 
-from deformable_detr.data import read_annotations
+from deformable_detr.datasets.formats.coco import read_annotations
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.report.errors import Kind, ap50, count_errors, judge
+from helpers.handmade import Box, Found, Thing, evaluator_of, random_evaluator
 from test_evaluation import PAIRS, add_results
 
 HERE: Box = (10, 10, 30, 30)

@@ -9,13 +9,15 @@ import PIL.Image
 import pytest
 
 from deformable_detr import cli
-from deformable_detr.data import DetectionDataset, eval_transform
-from deformable_detr.detector import Detector
+from deformable_detr.detect.detector import Detector
+from deformable_detr.detections import Detections
 from deformable_detr.evaluation import CocoEvaluator
+from deformable_detr.loading.dataset import DetectionDataset
+from deformable_detr.loading.transforms import eval_transform
+from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.report import History, Subject, report_file, write_report
-from deformable_detr.structures import Detections, Preprocessing
 from deformable_detr.weights import ModelInfo, save
-from models import small_model
+from helpers.models import small_model
 
 BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
 Captured = pytest.CaptureFixture[str]

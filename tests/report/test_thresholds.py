@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import evaluator_of, random_evaluator
 
 from deformable_detr.report.errors import Kind, judge
 from deformable_detr.report.thresholds import AtThreshold, at_thresholds, best, picture_counts
+from helpers.handmade import evaluator_of, random_evaluator
 
 BOX = (10.0, 10.0, 30.0, 30.0)
 

@@ -10,7 +10,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from deformable_detr.cli import main
-from models import SMALL
+from helpers.models import SMALL
 
 SIDE = 64
 

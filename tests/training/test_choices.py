@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from deformable_detr.cli import main
-from deformable_detr.data import Annotations, DetectionDataset
-from deformable_detr.data.picture_list import Picture, PictureList
+from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.datasets.image_list import Picture, PictureList
+from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.training import Recipe
 from deformable_detr.training.choices import choose
 from deformable_detr.training.start import Start

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save as serialise
 
-from deformable_detr.model import DeformableDETR
+from deformable_detr.papers import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
 from deformable_detr.training.machine import reason_to_stop

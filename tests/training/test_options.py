@@ -13,7 +13,7 @@ from deformable_detr.training.machine import freeze, recompute_activations
 from deformable_detr.training.run_folder import RunFolder
 from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
-from models import small_model
+from helpers.models import small_model
 
 Train = Callable[..., int]
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 
 from deformable_detr import DeformableDETR, ModelConfig
-from deformable_detr.data import DetectionDataset, build_loader, eval_transform
 from deformable_detr.evaluation import evaluate
-from deformable_detr.structures import Preprocessing
+from deformable_detr.loading.dataset import DetectionDataset
+from deformable_detr.loading.loader import build_loader
+from deformable_detr.loading.transforms import eval_transform
+from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
 
 BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"

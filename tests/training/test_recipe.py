@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deformable_detr.training import Recipe, build_optimizer
-from models import small_model
+from helpers.models import small_model
 
 
 def test_step_schedule() -> None:

@@ -13,14 +13,14 @@ import torch
 import yaml
 
 from deformable_detr.cli import main
-from deformable_detr.data.kinds import Kind
-from deformable_detr.pictures import read_picture
+from deformable_detr.datasets.kinds import Kind
+from deformable_detr.images import read_picture
 from deformable_detr.structures import Predictions
 from deformable_detr.training.run_folder import RunError, RunFolder
 from deformable_detr.training.start import Start, load_backbone
 from deformable_detr.training.step import Step
 from deformable_detr.weights import ModelInfo, WeightsError, load, save
-from models import small_model
+from helpers.models import small_model
 
 Train = Callable[..., int]
 

@@ -9,10 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from deformable_detr.model import DeformableDETR, ModelConfig
-from deformable_detr.structures import ImageBatch, Preprocessing
+from deformable_detr.files import write_whole
+from deformable_detr.papers import DeformableDETR, ModelConfig
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.structures import ImageBatch
 from deformable_detr.weights import ModelInfo, WeightsError, load, save
-from deformable_detr.weights.native import write_whole
 
 TINY = ModelConfig(backbone="test_resnet", width=32, num_heads=2, num_points=2, num_encoder_layers=1,
                    num_decoder_layers=2, ffn_width=32, num_queries=10, num_classes=3)

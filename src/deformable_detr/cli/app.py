@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 
 from deformable_detr import __version__
-from deformable_detr.data.findings import printable
+from deformable_detr.text import printable
 
 app = App(name="ddetr", version=__version__, help_format="plaintext",
           help="Deformable DETR: train, evaluate and look inside an object detector.")

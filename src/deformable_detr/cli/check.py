@@ -10,8 +10,8 @@ from cyclopts import Parameter, validators
 from deformable_detr.cli.app import JsonFlag, WrongCallError, app, print_line, report_error, wrong_call_for
 
 if TYPE_CHECKING:
-    from deformable_detr.data import Annotations
-    from deformable_detr.data.check import Checkup, Limits
+    from deformable_detr.check import Checkup, Limits
+    from deformable_detr.datasets.annotations import Annotations
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
@@ -53,9 +53,9 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
         _check_fix(fix, data, fast)
     sheet = _place_of_sheet(sheet, data, as_json)
 
-    from deformable_detr.data.check import Limits, check_data
-    from deformable_detr.data.check.limits import usual_size
-    from deformable_detr.structures import Preprocessing
+    from deformable_detr.check import Limits, check_data
+    from deformable_detr.check.limits import usual_size
+    from deformable_detr.preprocessing import Preprocessing
 
     def limits_for(splits: Mapping[str, "Annotations"]) -> Limits:
         short = size or usual_size(splits.get("train", next(iter(splits.values()))).pictures)
@@ -83,7 +83,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
 
 def _write_copy(checkup: "Checkup", fix: Path) -> dict[str, int] | None:
     """How much of what was mended in the copy; None where there is none, which is told."""
-    from deformable_detr.data.check.fix import write_fixed
+    from deformable_detr.check.fix import write_fixed
 
     if checkup.looks is None:
         report_error(f"{fix}: not written, since nothing could be read")
@@ -97,7 +97,7 @@ def _write_copy(checkup: "Checkup", fix: Path) -> dict[str, int] | None:
 
 def _write_sheet(checkup: "Checkup", limits: "Limits", sheet: Path) -> bool:
     """Whether it could be; else it is told why."""
-    from deformable_detr.data.check.sheet import draw_sheet
+    from deformable_detr.check.sheet import draw_sheet
 
     try:
         sheet.write_bytes(draw_sheet(checkup.splits, limits))

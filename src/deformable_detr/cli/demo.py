@@ -9,7 +9,7 @@ from deformable_detr.cli.app import Share, app, print_line, wrong_call_for
 from deformable_detr.cli.detect import write_picture
 
 if TYPE_CHECKING:
-    from deformable_detr.structures import Detections
+    from deformable_detr.detections import Detections
 
 
 @app.command
@@ -25,8 +25,9 @@ def demo(*, threshold: Share = 0.5, out: Path = Path("detections"), device: str 
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     """
-    from deformable_detr.detector import Detector, packaged_pictures
-    from deformable_detr.pictures import read_picture
+    from deformable_detr.detect.detector import Detector
+    from deformable_detr.images import read_picture
+    from deformable_detr.weights.sources import packaged_pictures
 
     with wrong_call_for(ValueError):
         detector = Detector("demo", device)

@@ -17,13 +17,13 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
-from deformable_detr.data.findings import printable
 from deformable_detr.progress import show_progress
+from deformable_detr.text import printable
 
 if TYPE_CHECKING:
     import PIL.Image
 
-    from deformable_detr.detector import Detector
+    from deformable_detr.detect.detector import Detector
 
 JPEG_MAX_SIDE = 65_535
 
@@ -53,7 +53,7 @@ def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0
         out = Path("detections")
     check_weights_exist(weights)
 
-    from deformable_detr.detector import Detector
+    from deformable_detr.detect.detector import Detector
 
     with wrong_call_for(ValueError):
         detector = Detector(weights, device)
@@ -76,7 +76,7 @@ def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0
 
 def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
     """Each picture once, in the order given; with a problem where a source stands for none."""
-    from deformable_detr.pictures import PictureError, find_pictures
+    from deformable_detr.images import PictureError, find_pictures
 
     seen = set()
     for source in sources:
@@ -94,7 +94,7 @@ def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
 def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_OutputPaths | None",
                  as_json: bool) -> str | None:
     """Detect, draw and print for one file; what went wrong, or None."""
-    from deformable_detr.pictures import PictureError, read_picture
+    from deformable_detr.images import PictureError, read_picture
 
     try:
         picture = read_picture(path)
@@ -116,7 +116,7 @@ def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_
 
 def write_picture(picture: "PIL.Image.Image", path: Path) -> None:
     """Write it in the format of the path's suffix; what lay there stays whole until it is done."""
-    from deformable_detr.weights.native import write_whole
+    from deformable_detr.files import write_whole
 
     encoded = io.BytesIO()
     picture.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=95)

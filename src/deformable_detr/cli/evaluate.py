@@ -47,9 +47,12 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     log_to_stderr()
     check_weights_exist(weights)
 
-    from deformable_detr.data import DataError, DetectionDataset, build_loader, eval_transform
-    from deformable_detr.detector import Detector
+    from deformable_detr.datasets.findings import DataError
+    from deformable_detr.detect.detector import Detector
     from deformable_detr.evaluation import detect_all, match_names
+    from deformable_detr.loading.dataset import DetectionDataset
+    from deformable_detr.loading.loader import build_loader
+    from deformable_detr.loading.transforms import eval_transform
     from deformable_detr.report import Subject, report_file, write_report
 
     with wrong_call_for(ValueError, OSError):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from deformable_detr.explain import Stage
-    from deformable_detr.model import DeformableDETR
-    from deformable_detr.structures import Preprocessing
+    from deformable_detr.papers import DeformableDETR
+    from deformable_detr.preprocessing import Preprocessing
 
 LEGEND = ("B pictures, L levels, N tokens of all levels, C channels, M heads, D = C / M, P points, Q queries, "
           "K classes, T detections")
@@ -79,7 +79,7 @@ def _random_model(preset: Preset) -> "tuple[DeformableDETR, None, None]":
     """The preset's model, always with the same weights; no preprocessing and no names belong to it."""
     import torch
 
-    from deformable_detr.model import DeformableDETR, ModelConfig
+    from deformable_detr.papers import DeformableDETR, ModelConfig
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -87,7 +87,7 @@ def _random_model(preset: Preset) -> "tuple[DeformableDETR, None, None]":
 
 
 def _load_model(weights: str) -> "tuple[DeformableDETR, Preprocessing, tuple[str, ...]]":
-    from deformable_detr.detector import Detector
+    from deformable_detr.detect.detector import Detector
 
     detector = Detector(weights, device="cpu")
     return detector.model, detector.info.preprocessing, detector.names
@@ -95,7 +95,7 @@ def _load_model(weights: str) -> "tuple[DeformableDETR, Preprocessing, tuple[str
 
 def _read_pictures(paths: Sequence[Path]) -> "tuple[list[tuple[Path, np.ndarray]], list[dict[str, str]]]":
     """Those that can be read, and for each of the others its file and what is wrong with it, which is told."""
-    from deformable_detr.pictures import PictureError, read_picture
+    from deformable_detr.images import PictureError, read_picture
 
     pictures, errors = [], []
     for path in paths:

@@ -19,12 +19,13 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
-from deformable_detr.model.config import ModelConfig
+from deformable_detr.papers.config import ModelConfig
 from deformable_detr.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from deformable_detr.data import DetectionDataset, Findings
-    from deformable_detr.structures import Preprocessing
+    from deformable_detr.datasets.findings import Findings
+    from deformable_detr.loading.dataset import DetectionDataset
+    from deformable_detr.preprocessing import Preprocessing
     from deformable_detr.training import Training
     from deformable_detr.training.run_folder import RunFolder
     from deformable_detr.training.start import Start
@@ -80,7 +81,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     log_to_stderr()
     changes, said = _said(model), _said(recipe)
     with wrong_call_for(ValueError, OSError):
-        from deformable_detr.data import DataError
+        from deformable_detr.datasets.findings import DataError
         from deformable_detr.training.machine import is_out_of_memory, reason_to_stop
         from deformable_detr.training.run_folder import RunFolder
         from deformable_detr.training.start import Start
@@ -123,7 +124,11 @@ def _how_to_go_on(folder: "RunFolder") -> str:
 
 
 def _prepare(data: Path, start: "Start", said: dict[str, Any], folder: "RunFolder") -> "Training":
-    from deformable_detr.data import DataFolder, DetectionDataset, Findings, eval_transform, train_transform
+    from deformable_detr.datasets.findings import Findings
+    from deformable_detr.datasets.folder import DataFolder
+    from deformable_detr.loading.augmentation import train_transform
+    from deformable_detr.loading.dataset import DetectionDataset
+    from deformable_detr.loading.transforms import eval_transform
     from deformable_detr.training import Training
     from deformable_detr.training.choices import choose
     from deformable_detr.weights import ModelInfo
@@ -147,7 +152,7 @@ def _check(training_data: "DetectionDataset", validation_data: "DetectionDataset
 
     Raises DataError where the training would be for nothing.
     """
-    from deformable_detr.data.check import Limits, check_splits
+    from deformable_detr.check import Limits, check_splits
 
     splits = {"train": training_data.annotations, "val": validation_data.annotations}
     check_splits(splits, Limits(preprocessing, config.num_queries, config.finest_stride), findings)

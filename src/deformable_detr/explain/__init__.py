@@ -1,7 +1,8 @@
 """What every stage of the model saw."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deformable_detr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deformable_detr.explain.recorder import Stage
@@ -9,10 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stage", "trace", "trace_pictures"]
 
-_HOMES = {"Stage": "recorder", "trace": "tracing", "trace_pictures": "tracing"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names({
+    "deformable_detr.explain.recorder": "Stage",
+    "deformable_detr.explain.tracing": "trace trace_pictures",
+})

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from deformable_detr.data import prepare_picture
+from deformable_detr.detections import Detections
 from deformable_detr.explain.recorder import Recorder, Stage
-from deformable_detr.model import DeformableDETR
+from deformable_detr.images import read_picture
 from deformable_detr.model.attention import DeformableAttention
 from deformable_detr.model.backbone import Backbone
 from deformable_detr.model.decoder import Decoder, DecoderLayer
@@ -25,18 +25,9 @@ from deformable_detr.model.pyramid import PyramidBuilder
 from deformable_detr.model.queries import LearnedQueries, ProposalQueries
 from deformable_detr.ops import fused_ms_deform_attn
 from deformable_detr.ops.reference import attention_weights
-from deformable_detr.pictures import read_picture
-from deformable_detr.structures import (
-    Detections,
-    Features,
-    ImageBatch,
-    ImageSize,
-    Predictions,
-    Preprocessing,
-    Pyramid,
-    Queries,
-    to_device,
-)
+from deformable_detr.papers import DeformableDETR
+from deformable_detr.preprocessing import Preprocessing, prepare_picture
+from deformable_detr.structures import Features, ImageBatch, ImageSize, Predictions, Pyramid, Queries, to_device
 
 SURE = 0.5   # the score from which `ddetr detect` shows a detection
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from deformable_detr.model.config import GROUPS
 from deformable_detr.model.position import map_position
+from deformable_detr.papers.config import GROUPS
 from deformable_detr.structures import Features, Pyramid
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deformable_detr.data import Annotations
+from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.evaluation import CocoCurves, CocoMetrics
 from deformable_detr.report.errors import Outcomes
 from deformable_detr.report.thresholds import AtThreshold, at_thresholds, best

@@ -10,9 +10,9 @@ from importlib.metadata import version
 import numpy as np
 
 from deformable_detr import __version__
-from deformable_detr.data import DetectionDataset
-from deformable_detr.detector import Detector
+from deformable_detr.detect.detector import Detector
 from deformable_detr.evaluation import CocoCurves, CocoEvaluator, CocoMetrics
+from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.report.classes import ClassRow, SizeRow, class_rows, size_rows
 from deformable_detr.report.confusion import Confusion, confusion
 from deformable_detr.report.errors import ErrorKind, Outcomes, count_errors, judge

@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, Int
 
-from deformable_detr.data import DetectionDataset
 from deformable_detr.drawing import MAX_LETTERS, Colour, draw_coloured
 from deformable_detr.evaluation import CocoEvaluator
+from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.report.comparing import Comparison, compare, match
 
 NUM_PICTURES = 4    # of each kind

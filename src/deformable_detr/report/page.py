@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template
 
 from deformable_detr.evaluation import CocoCurves, CocoMetrics
+from deformable_detr.files import write_whole
 from deformable_detr.report.content import Content, Subject, build_content
 from deformable_detr.report.gallery import NEITHER, RIGHT, WRONG
-from deformable_detr.weights.native import write_whole
 
 FILE_NAME = "report.html"
 TEMPLATE = "page.html.jinja"

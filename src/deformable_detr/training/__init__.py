@@ -1,22 +1,20 @@
 """Predictions and targets in, better weights out."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from deformable_detr.training.recipe import Recipe, build_optimizer
+from deformable_detr.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from deformable_detr.criterion.losses import Losses, SetLoss
+    from deformable_detr.criterion.matching import NonFiniteError
     from deformable_detr.training.loop import Training
-    from deformable_detr.training.losses import Losses, SetLoss
-    from deformable_detr.training.matching import NonFiniteError
+    from deformable_detr.training.recipe import Recipe, build_optimizer
 
 __all__ = ["Losses", "NonFiniteError", "Recipe", "SetLoss", "Training", "build_optimizer"]
 
-_HOMES = {"Losses": "losses", "NonFiniteError": "matching", "SetLoss": "losses", "Training": "loop"}
-
-
-def __getattr__(name: str) -> Any:
-    # The recipe knows no torch, the losses no Accelerate: each is imported where it is used.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names({
+    "deformable_detr.criterion.losses": "Losses SetLoss",
+    "deformable_detr.criterion.matching": "NonFiniteError",
+    "deformable_detr.training.loop": "Training",
+    "deformable_detr.training.recipe": "Recipe build_optimizer",
+})

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deformable_detr.data import Annotations
-from deformable_detr.data.check.limits import SIZE_STEP, find_machine, typical_side, usual_size
-from deformable_detr.detector import DEMO
+from deformable_detr.check.limits import SIZE_STEP, find_machine, typical_side, usual_size
+from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.training.start import Start
+from deformable_detr.weights.sources import DEMO
 
 logger = logging.getLogger(__name__)
 

@@ -11,16 +11,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from deformable_detr.data import build_loader
-from deformable_detr.data.dataset import DetectionDataset
-from deformable_detr.data.loader import Batch, Process, TrainingBatches, mixed_seed
-from deformable_detr.detector import Detector
+from deformable_detr.criterion.losses import SetLoss
+from deformable_detr.criterion.matching import NonFiniteError
+from deformable_detr.detect.detector import Detector
 from deformable_detr.evaluation import CocoMetrics, detect_all
-from deformable_detr.model import DeformableDETR
+from deformable_detr.loading.dataset import DetectionDataset
+from deformable_detr.loading.loader import Batch, Process, TrainingBatches, build_loader, mixed_seed
+from deformable_detr.papers import DeformableDETR
 from deformable_detr.progress import show_progress
-from deformable_detr.training.losses import SetLoss
 from deformable_detr.training.machine import build_accelerator, freeze, gathered, recompute_activations, shard
-from deformable_detr.training.matching import NonFiniteError
 from deformable_detr.training.recipe import Recipe, build_optimizer
 from deformable_detr.training.run_folder import RunError, RunFolder, settings_of
 from deformable_detr.training.state import (

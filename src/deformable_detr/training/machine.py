@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
-from deformable_detr.model import DeformableDETR, ModelConfig
+from deformable_detr.papers import DeformableDETR, ModelConfig
 from deformable_detr.training.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-    from deformable_detr.model import DeformableDETR
+    from deformable_detr.papers import DeformableDETR
 
 MOST_SEED = 2**64 - 1   # that torch.manual_seed takes
 

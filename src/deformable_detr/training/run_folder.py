@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from deformable_detr.evaluation import CocoMetrics
-from deformable_detr.model import DeformableDETR
+from deformable_detr.files import write_whole
+from deformable_detr.papers import DeformableDETR
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.weights import ModelInfo, save
-from deformable_detr.weights.native import write_whole
 
 logger = logging.getLogger(__name__)
 

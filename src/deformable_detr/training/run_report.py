@@ -2,9 +2,9 @@
 
 import logging
 
-from deformable_detr.data import build_loader
-from deformable_detr.detector import Detector
+from deformable_detr.detect.detector import Detector
 from deformable_detr.evaluation import detect_all
+from deformable_detr.loading.loader import build_loader
 from deformable_detr.progress import show_progress
 from deformable_detr.report import FILE_NAME, Subject, read_history, write_report
 from deformable_detr.training.loop import Training

@@ -12,11 +12,11 @@ import timm
 import torch
 from torch import Tensor
 
-from deformable_detr.detector import find_weights
-from deformable_detr.model import DeformableDETR, ModelConfig
-from deformable_detr.model.config import WITHOUT_WEIGHTS
-from deformable_detr.structures import Preprocessing
+from deformable_detr.papers import DeformableDETR, ModelConfig
+from deformable_detr.papers.config import WITHOUT_WEIGHTS
+from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo, WeightsError, load, read_checkpoint
+from deformable_detr.weights.sources import find_weights
 
 logger = logging.getLogger(__name__)
 

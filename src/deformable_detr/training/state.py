@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from deformable_detr.weights.native import write_whole
+from deformable_detr.files import write_whole
 
 FORMAT = "deformable-detr training 1"
 

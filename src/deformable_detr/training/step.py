@@ -11,11 +11,11 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from deformable_detr.data.loader import Batch
+from deformable_detr.criterion.denoising import Denoising, build_denoising
+from deformable_detr.criterion.losses import SetLoss, count_boxes
+from deformable_detr.criterion.matching import NonFiniteError
+from deformable_detr.loading.loader import Batch
 from deformable_detr.structures import Predictions, Target, to_device
-from deformable_detr.training.denoising import Denoising, build_denoising
-from deformable_detr.training.losses import SetLoss, count_boxes
-from deformable_detr.training.matching import NonFiniteError
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import PIL.Image
 
-from deformable_detr.data.dataset import DetectionDataset
-from deformable_detr.detector import Detector
+from deformable_detr.detect.detector import Detector
 from deformable_detr.drawing import draw_boxes
+from deformable_detr.loading.dataset import DetectionDataset
 
 NUM_PICTURES = 4
 SIDE = 480          # pixels, the longer side of each

@@ -1,24 +1,23 @@
-"""Files <-> weights: our own format, the published code's names, foreign checkpoints read and never run."""
+"""Files of weights: our own format, and the names that other code bases use."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deformable_detr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deformable_detr.weights.native import ModelInfo, load, save
-    from deformable_detr.weights.official import from_official, to_official
     from deformable_detr.weights.pickles import read_checkpoint
+    from deformable_detr.weights.published import from_official, to_official
 
 __all__ = ["ModelInfo", "WeightsError", "from_official", "load", "read_checkpoint", "save", "to_official"]
-
-_HOMES = {"ModelInfo": "native", "load": "native", "save": "native", "from_official": "official",
-          "to_official": "official", "read_checkpoint": "pickles"}
 
 
 class WeightsError(ValueError):
     """A file of weights that cannot be used; one line, which names the file."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names({
+    "deformable_detr.weights.native": "ModelInfo load save",
+    "deformable_detr.weights.pickles": "read_checkpoint",
+    "deformable_detr.weights.published": "from_official to_official",
+})

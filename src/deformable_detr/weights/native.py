@@ -7,20 +7,20 @@ until every tensor is known to fit.
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import safetensors
 import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from deformable_detr.model import DeformableDETR, ModelConfig
-from deformable_detr.structures import CONTROL_CHARACTER, Preprocessing
+from deformable_detr.files import write_whole
+from deformable_detr.papers import DeformableDETR, ModelConfig
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.text import CONTROL_CHARACTER
 from deformable_detr.weights import WeightsError
 
 FORMAT = "deformable-detr"
@@ -115,25 +115,6 @@ def _check_classes(config: ModelConfig, info: ModelInfo) -> None:
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the file, then rename: a reader, or a crash, never meets half of it.
-
-    Raises OSError, which names `path`, where it cannot.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:   # a full disk's names no file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _parsed(header: Mapping[str, str]) -> tuple[ModelConfig, ModelInfo]:

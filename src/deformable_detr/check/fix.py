@@ -1,0 +1,76 @@
+"""A cleaned copy of a data set, in COCO's format: mended where that is certain, without the rest."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+from deformable_detr.check import Checkup
+from deformable_detr.check.images import FORMATS
+from deformable_detr.check.mending import Done, Part, mend
+from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.datasets.kinds import Kind
+from deformable_detr.progress import show_progress
+
+# What the reading leaves out, and what it takes as it was meant.
+READ = {Kind.ANNOTATION_FILE: "annotation files that cannot be used left out", Kind.ENTRY: "entries left out",
+        Kind.ID_TWICE: "entries with an id that is taken left out", Kind.CLASS_UNKNOWN: "objects of no class left out",
+        Kind.PICTURE_UNKNOWN: "objects of no picture left out", Kind.NAME_REFUSED: "refused names left out",
+        Kind.PICTURE_MISSING: "missing pictures left out", Kind.PICTURE_UNREADABLE: "unreadable pictures left out",
+        Kind.PICTURE_TRUNCATED: "truncated pictures left out", Kind.BOX_PIXELS: "boxes in pixels taken as such"}
+
+
+def write_fixed(checkup: Checkup, out: Path) -> Done:
+    """Write `annotations/instances_{split}.json` and `images/{split}/` into `out`; what was mended, and how often.
+
+    Pictures are copied, never linked: whoever edits the copy leaves the source alone. Raises ValueError for a
+    fast checkup, which has looked at no picture, and OSError.
+    """
+    if checkup.looks is None:
+        raise ValueError("checkup: expected one that has looked at the pictures, got a fast one")
+    parts, done = mend(checkup.splits, checkup.looks)
+    done.update({READ[kind]: count for kind, count, _ in checkup.findings.groups() if kind in READ})
+    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    for split, part in parts.items():
+        (out / "images" / split).mkdir(parents=True, exist_ok=True)
+        names = list(_names(part))
+        sources = part.annotations.store.sources(part.annotations.pictures)
+        for name, source in zip(show_progress(names, len(names), f"copying {split}"), sources, strict=True):
+            if isinstance(source, bytes):
+                (out / "images" / split / name).write_bytes(source)
+            else:
+                shutil.copyfile(source, out / "images" / split / name)
+        content = json.dumps(_coco(part.annotations, names), ensure_ascii=False)
+        (out / "annotations" / f"instances_{split}.json").write_text(content, encoding="utf-8")
+    return done
+
+
+def _names(part: Part) -> Iterator[str]:
+    """A file name for each picture, with the ending that its format has; numbered where the name is taken."""
+    taken: set[str] = set()
+    for picture, look in zip(part.annotations.pictures, part.looks, strict=True):
+        path = PurePath(picture.file_name)
+        fitting = [suffix for suffix, formats in FORMATS.items() if look and look.format in formats]
+        suffix = path.suffix if path.suffix.lower() in fitting or not fitting else fitting[0]
+        name, number = f"{path.stem}{suffix}", 1
+        while name.casefold() in taken:     # some file systems hold A.jpg and a.jpg for one name
+            number += 1
+            name = f"{path.stem}-{number}{suffix}"
+        taken.add(name.casefold())
+        yield name
+
+
+def _coco(annotations: Annotations, names: list[str]) -> dict[str, Any]:
+    """COCO's format. Ids of classes begin at 1, since some tools take 0 for the ground."""
+    shift = 1 if min(annotations.category_ids) < 1 else 0
+    ids = [identity + shift for identity in annotations.category_ids]
+    columns = (annotations.picture_index, annotations.labels, annotations.boxes, annotations.areas, annotations.crowd)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {
+        "images": [{"id": number, "file_name": name, "width": picture.width, "height": picture.height}
+                   for number, (picture, name) in enumerate(zip(annotations.pictures, names, strict=True), start=1)],
+        "categories": [{"id": identity, "name": name} for identity, name in zip(ids, annotations.names, strict=True)],
+        "annotations": [{"id": number, "image_id": index + 1, "category_id": ids[label], "bbox": box, "area": area,
+                         "iscrowd": int(crowd)}
+                        for number, (index, label, box, area, crowd) in enumerate(rows, start=1)]}

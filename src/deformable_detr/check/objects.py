@@ -1,0 +1,63 @@
+"""Objects that are given twice, too small to be seen, or too many to be found."""
+
+from collections import Counter
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from deformable_detr.check.limits import Limits
+from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.datasets.findings import Findings
+from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.targets import BoxFaults, report_rows
+
+ROUNDING = 1000     # boxes that differ by less than a thousandth of a pixel are the same
+MIXING = np.sqrt([2, 3, 5, 7, 11])      # sums with these factors are equal for equal rows, and for few others
+
+
+def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, findings: Findings) -> None:
+    """Report such objects of a split."""
+    duplicate, other_class = find_duplicates(annotations)
+    report_rows(Kind.BOX_DUPLICATE, annotations, duplicate, findings)
+    report_rows(Kind.BOX_TWO_CLASSES, annotations, other_class, findings)
+    report_rows(Kind.BOX_TINY, annotations, _tiny(annotations, faults, limits), findings)
+    counts = np.bincount(annotations.picture_index[faults.usable], minlength=len(annotations.pictures))
+    many = np.flatnonzero(counts > limits.num_queries).tolist()
+    pictures = annotations.pictures
+    queries = f"the model has {limits.num_queries} queries"
+    findings.add_all(Kind.OBJECTS_MANY, len(many), (
+        (annotations.place_of_picture(index), f"{counts[index]} objects in {pictures[index].file_name}, {queries}")
+        for index in many))
+    places = [annotations.store.place(picture) for picture in pictures]
+    listed = Counter(places)
+    twice = [index for index, place in enumerate(places) if listed[place] > 1]
+    findings.add_all(Kind.PICTURE_TWICE, len(twice), (
+        (annotations.place_of_picture(index), f"{pictures[index].file_name} is listed {listed[places[index]]} times")
+        for index in twice))
+
+
+def find_duplicates(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
+    """Which objects have the box of an earlier one of their picture: of the same class, and of another. (T,) each"""
+    duplicate, other_class = np.zeros((2, len(annotations.boxes)), bool)
+    keys = np.column_stack([annotations.picture_index, np.rint(annotations.boxes * ROUNDING)])
+    rows = _perhaps_equal(keys)
+    order = rows[np.lexsort((annotations.labels[rows], *keys[rows].T))]
+    same_box = (keys[order][1:] == keys[order][:-1]).all(1)
+    same_class = annotations.labels[order][1:] == annotations.labels[order][:-1]
+    duplicate[order[1:][same_box & same_class]] = True
+    other_class[order[1:][same_box & ~same_class]] = True
+    return duplicate & ~annotations.crowd, other_class & ~annotations.crowd
+
+
+def _perhaps_equal(keys: Float[np.ndarray, "T 5"]) -> Int64[np.ndarray, "rows"]:
+    """The rows that have an equal one, and a few more, in order: sorting one number a row is far quicker than five."""
+    mixed = (keys * MIXING).sum(axis=1)
+    order = np.argsort(mixed)
+    same = mixed[order][1:] == mixed[order][:-1]
+    return np.union1d(order[1:][same], order[:-1][same])
+
+
+def _tiny(annotations: Annotations, faults: BoxFaults, limits: Limits) -> np.ndarray:
+    """(T,) Which objects have both sides below a pixel of the finest map, once the picture has been resized."""
+    sides = annotations.boxes[:, 2:].max(1) * limits.scales(annotations.pictures)[annotations.picture_index]
+    return faults.usable & ~faults.fractions & (sides < limits.stride)

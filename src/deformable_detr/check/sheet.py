@@ -1,0 +1,67 @@
+"""One picture of a data set: statistics of its objects, and below some of its pictures with the boxes drawn in."""
+
+import io
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import PIL.Image
+
+from deformable_detr.check.limits import Limits
+from deformable_detr.check.statistics import draw_statistics, plain
+from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.datasets.findings import DataError
+from deformable_detr.drawing import draw_boxes
+
+NUM_PICTURES = 12
+COLUMNS = 4
+SIDE = 480              # pixels, the longer one of a picture in the sheet
+HEIGHTS = (8.0, 3.2)    # of the statistics and of a row of pictures, in inches
+
+
+def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
+    """A PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    chosen = _chosen(splits)
+    num_rows = -(-len(chosen) // COLUMNS)
+    heights = HEIGHTS[0], HEIGHTS[1] * num_rows
+    figure = Figure(figsize=(16, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
+    draw_statistics(list(above.subplots(2, 3).ravel()), splits, limits)
+    tiles = below.subplots(num_rows, COLUMNS, squeeze=False).ravel()
+    for axes in tiles:
+        axes.axis("off")
+    for axes, (split, index) in zip(tiles, chosen, strict=False):
+        axes.set_title(f"{split}: {plain(splits[split].pictures[index].file_name)}", fontsize=9)
+        try:
+            axes.imshow(_with_boxes(splits[split], index))
+        except DataError as error:
+            axes.text(0.5, 0.5, plain(str(error)), ha="center", fontsize=9)
+    file = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):   # of letters that the font does not have
+        figure.savefig(file, dpi=100, format="png")
+    return file.getvalue()
+
+
+def _chosen(splits: Mapping[str, Annotations]) -> list[tuple[str, int]]:
+    """Split and index of pictures spread evenly over the data set."""
+    every = [(split, index) for split, annotations in splits.items() for index in range(len(annotations.pictures))]
+    spread = np.linspace(0, len(every) - 1, min(NUM_PICTURES, len(every))).round().astype(int)
+    return [every[position] for position in spread]
+
+
+def _with_boxes(annotations: Annotations, index: int) -> PIL.Image.Image:
+    """A small picture with all of its boxes, and the name of each class once. Raises DataError."""
+    picture = annotations.pictures[index]
+    small = PIL.Image.fromarray(annotations.read_picture(index))
+    small.thumbnail((SIDE, SIDE))
+    boxes = annotations.boxes[annotations.picture_index == index]
+    labels = annotations.labels[annotations.picture_index == index]
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    scale = np.array([small.width / picture.width, small.height / picture.height] * 2)
+    first = {label: row for row, label in reversed(list(enumerate(labels.tolist())))}
+    captions = [annotations.names[label] if first[label] == row else "" for row, label in enumerate(labels.tolist())]
+    return draw_boxes(small, corners * scale, captions, labels)

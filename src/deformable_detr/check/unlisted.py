@@ -1,0 +1,30 @@
+"""Pictures beside those of a COCO data set that none of its files lists."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from deformable_detr.datasets.annotations import Annotations, PictureFolder
+from deformable_detr.datasets.findings import Findings, Place
+from deformable_detr.datasets.kinds import Kind
+from deformable_detr.images import SUFFIXES
+
+
+def check_unlisted(splits: Mapping[str, Annotations], findings: Findings) -> None:
+    """Report the pictures in the folders of listed ones that no split lists; links and hidden files do not count."""
+    listed: set[str] = set()
+    folders: set[Path] = set()
+    for annotations in splits.values():
+        if isinstance(annotations.store, PictureFolder):
+            for path in annotations.store.sources(annotations.pictures):
+                listed.add(_spelt(path))
+                folders.add(path.parent)
+    unlisted = [path for folder in sorted(folders) for path in sorted(folder.iterdir())
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and _spelt(path) not in listed
+                and path.is_file() and not path.is_symlink()]
+    findings.add_all(Kind.PICTURE_UNLISTED, len(unlisted), (
+        (Place(path), "no entry without fault lists it") for path in unlisted))
+
+
+def _spelt(path: Path) -> str:
+    """As a file system knows it that holds A.jpg and a.jpg for one name."""
+    return str(path).casefold()

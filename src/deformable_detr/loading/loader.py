@@ -1,0 +1,164 @@
+"""Batches: which pictures come together, in which order, padded to which shape.
+
+A new input shape makes oneDNN, on a CPU, prepare its kernels anew; a compiled model is compiled anew. So batches
+come in few shapes.
+All chance follows from (seed, epoch, picture): it is the same for any number of worker processes, and any
+epoch can be run again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from math import ceil, lcm
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+from deformable_detr.loading.dataset import DetectionDataset, Sample, SampleKey
+from deformable_detr.structures import ImageBatch, ImageSize, Target
+
+Batch = tuple[ImageBatch, list[Target]]
+
+EVALUATION_DIVISOR = 32    # sides that differ by less become one shape
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which of the processes that share the work."""
+
+    index: int = 0
+    count: int = 1
+
+
+def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
+                 size_divisor: int | None = None, accumulate: int = 1, process: Process = Process(),
+                 plain_from: int | None = None, even: bool = False) -> DataLoader[Sample]:
+    """A loader of (ImageBatch, list[Target]): every picture once an epoch, of which a process gets its share.
+
+    In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which.
+    `accumulate` batches in a row make a step of the optimizer; the last step of an epoch may be smaller. In
+    evaluation pictures of one shape come together, in a fixed order. Heights and widths are padded to multiples
+    of the preprocessing's divisor, and of `size_divisor`: by default 1 in training, where the transform decides
+    on shapes, and 32 in evaluation. From the epoch `plain_from` on the transform's plain one is used. With `even`
+    every process gets as many training batches, for which some pictures may come twice at an epoch's end. Raises
+    ValueError for a batch size, divisor or `accumulate` below 1.
+    """
+    if size_divisor is None:
+        size_divisor = 1 if training else EVALUATION_DIVISOR
+    for name, value in (("batch_size", batch_size), ("size_divisor", size_divisor), ("accumulate", accumulate)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    divisor = lcm(size_divisor, dataset.transform.preprocessing.divisor)
+    if training:
+        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from, even)
+    else:
+        every = BatchSampler(_by_shape(dataset, divisor), batch_size, drop_last=False)
+        batches = list(every)[process.index::process.count]
+    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=Collate(divisor),
+                      persistent_workers=num_workers > 0, pin_memory=False)
+
+
+class TrainingBatches(Sampler[list[SampleKey]]):
+    """Shuffled batches. What a step of the optimizer sees depends on no number of processes.
+
+    A step's pictures share one canvas, which is drawn for it. The rest of each group, less than a step, is put
+    together with the rests of the others, so that only the last step can be smaller. Where the transform knows
+    no canvases, all pictures are one group. Each process gets a part of a step, in batches of `batch_size`.
+    """
+
+    def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, accumulate: int = 1,
+                 process: Process = Process(), plain_from: int | None = None, even: bool = False) -> None:
+        self.batch_size, self.process, self.plain_from, self.even = batch_size, process, plain_from, even
+        self.step_size = batch_size * accumulate * process.count
+        self.seed, self.epoch, self.first_step = seed, 0, 0
+        sizes, self._size_of = dataset.annotations.pictures.distinct_sizes()
+        self._canvases = [dataset.transform.canvases(size) for size in sizes]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch."""
+        return ceil(len(self._size_of) / self.step_size)
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the order and the augmentation of the next iteration, and the step that it begins with."""
+        self.epoch, self.first_step = epoch, first_step
+
+    def __len__(self) -> int:
+        """Batches of the next iteration."""
+        left = len(self._size_of) - self.first_step * self.step_size
+        full, rest = divmod(max(0, left), self.step_size)
+        return sum(ceil(len(self._part(range(size))) / self.batch_size)
+                   for size in [self.step_size] * full + [rest] * (rest > 0))
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+        steps = self._deal(torch.randperm(len(self._size_of), generator=generator).numpy())
+        smaller = steps.pop() if len(steps[-1]) < self.step_size else None
+        steps = [steps[index] for index in torch.randperm(len(steps), generator=generator).tolist()]
+        if smaller:
+            steps.append(smaller)
+        choices = torch.randint(2**31, (len(steps),), generator=generator).tolist()
+        for step, choice in list(zip(steps, choices, strict=True))[self.first_step:]:
+            keys = [self._key(index, choice) for index in self._part(step)]
+            for start in range(0, len(keys), self.batch_size):
+                yield keys[start:start + self.batch_size]
+
+    def _part(self, step: Sequence[int]) -> Sequence[int]:
+        """What this process gets of a step; where there are fewer pictures than processes, some come twice."""
+        count = self.process.count
+        shared = ceil(len(step) / count) * count if self.even else max(count, len(step))
+        step = list(islice(cycle(step), shared))
+        first, end = (shared * index // count for index in (self.process.index, self.process.index + 1))
+        return step[first:end]
+
+    def _deal(self, order: Int64[np.ndarray, "P"]) -> list[list[int]]:
+        """Full steps of one group each, then the rest; the smaller step, if any, is the last."""
+        groups: dict[tuple[ImageSize, ...], list[int]] = defaultdict(list)
+        for index, size in zip(order.tolist(), self._size_of[order].tolist(), strict=True):
+            groups[self._canvases[size]].append(index)
+        full, rest = [], []
+        for group in groups.values():
+            whole = len(group) // self.step_size * self.step_size
+            full += group[:whole]
+            rest += group[whole:]
+        dealt = full + rest
+        return [dealt[start:start + self.step_size] for start in range(0, len(dealt), self.step_size)]
+
+    def _key(self, index: int, choice: int) -> SampleKey:
+        canvases = self._canvases[self._size_of[index]]
+        canvas = canvases[choice % len(canvases)] if canvases else None
+        plain = self.plain_from is not None and self.epoch >= self.plain_from
+        return SampleKey(index, mixed_seed(self.seed, self.epoch, index), canvas, plain)
+
+
+class Collate:
+    """Stacks samples, padded to multiples of `divisor` and at least to the canvases they were fitted into."""
+
+    def __init__(self, divisor: int) -> None:
+        self.divisor = divisor
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        batch = ImageBatch.from_images([sample.image for sample in samples], self.divisor)
+        canvases = [sample.canvas for sample in samples if sample.canvas is not None]
+        height, width = (max(sides) for sides in zip(batch.images.shape[2:], *canvases, strict=True))
+        beyond = (0, width - batch.images.shape[3], 0, height - batch.images.shape[2])
+        images, padding = F.pad(batch.images, beyond), F.pad(batch.padding, beyond, value=True)
+        return ImageBatch(images, padding, batch.sizes), [sample.target for sample in samples]
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed from several numbers; seeds of neighbouring numbers have nothing in common."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+
+
+def _by_shape(dataset: DetectionDataset, divisor: int) -> list[int]:
+    """Picture indices, those of one padded shape together; the largest first, so that memory runs out at once
+    or never."""
+    sizes, size_of = dataset.annotations.pictures.distinct_sizes()
+    shapes = -(-np.array([dataset.transform.preprocessing.resized(size) for size in sizes]) // divisor)
+    height, width = -shapes[size_of].T
+    return np.lexsort((width, height)).tolist()

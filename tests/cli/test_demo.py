@@ -1,0 +1,41 @@
+"""`ddetr demo`: what somebody sees first."""
+
+from pathlib import Path
+
+import pytest
+
+from deformable_detr import cli
+from deformable_detr.images import read_picture
+from deformable_detr.weights.sources import packaged_pictures
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_draws_every_packaged_picture_and_tells_what_it_found(tmp_path: Path, capsys: Captured) -> None:
+    assert cli.main(["demo", "--out", str(tmp_path / "found")]) == 0
+    output = capsys.readouterr()
+    head, *rows = output.out.split("\n\n")[0].splitlines()
+    assert head.split() == ["picture", "seconds", "found", "(best", "score)"]
+    pictures = packaged_pictures()
+    assert [row.split()[0] for row in rows] == [path.name for path in pictures]
+    assert not any(row.endswith("nothing") for row in rows)
+    assert str(tmp_path / "found") in output.out
+    for path in pictures:
+        drawn, given = read_picture(tmp_path / "found" / path.name), read_picture(path)
+        assert drawn.shape == given.shape
+        assert abs(drawn.astype(int) - given).max() > 50
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (["demo", "--device", "abacus"], "abacus"),
+    (["demo", "--threshold", "2"], "threshold"),
+    (["demo", "photo.jpg"], "photo.jpg"),
+    (["demo", "--out", __file__], "test_cli_demo"),
+])
+def test_wrong_calls(call: list[str], message: str, capsys: Captured) -> None:
+    assert cli.main(call) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("ddetr: ")
+    assert output.err.count("\n") == 1
+    assert message in output.err

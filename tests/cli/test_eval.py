@@ -1,0 +1,96 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deformable_detr import cli
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.weights import ModelInfo, save
+from helpers.models import small_model
+
+Captured = pytest.CaptureFixture[str]
+BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
+TWELVE = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR_small",
+          "AR_medium", "AR_large"]
+
+
+def save_weights(path: Path, *names: str) -> str:
+    info = ModelInfo(names, tuple(range(len(names))), Preprocessing(size=64, max_size=96))
+    save(path, small_model(num_classes=len(names)), info)
+    return str(path)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    return save_weights(tmp_path / "small.safetensors", "Platelets", "RBC", "WBC")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BLOOD_CELLS, tmp_path / "data"))
+
+
+def test_json_is_one_object_of_twelve_numbers_and_the_classes(weights: str, capsys: Captured) -> None:
+    assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights, "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert list(numbers) == [*TWELVE, "per_class"]
+    assert set(numbers["per_class"]) == {"Platelets", "RBC", "WBC"}
+    assert 0 <= numbers["AP"] <= numbers["AP50"] <= 1
+
+
+def test_a_table_for_people(weights: str, capsys: Captured) -> None:
+    assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights]) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in [*TWELVE, "AP of Platelets", "AP of RBC", "AP of WBC"])
+
+
+def test_classes_meet_by_name(tmp_path: Path, capsys: Captured) -> None:
+    weights = save_weights(tmp_path / "other.safetensors", "WBC", "parasite")
+    assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights, "--json"]) == 0
+    output, error = capsys.readouterr()
+    assert json.loads(output)["per_class"]["RBC"] == 0
+    assert "not counted: parasite" in error
+    assert "count as missed: RBC, Platelets" in error
+
+
+def test_no_class_in_common(tmp_path: Path, capsys: Captured) -> None:
+    weights = save_weights(tmp_path / "other.safetensors", "cat")
+    assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights]) == 2
+    assert "expected the model to know a class of the data set" in capsys.readouterr().err
+
+
+def test_a_data_set_that_cannot_be_read(weights: str, data: Path, capsys: Captured) -> None:
+    assert cli.main(["eval", str(data), "--weights", weights, "--split", "test"]) == 2
+    assert f"{data}: no split 'test'; the COCO data set there has train, val" in capsys.readouterr().err
+    shutil.rmtree(data / "annotations")
+    assert cli.main(["eval", str(data), "--weights", weights]) == 2
+    assert f"{data}: no data set found" in capsys.readouterr().err
+    assert cli.main(["eval", str(data), "--weights", "none.safetensors"]) == 2
+    assert "none.safetensors" in capsys.readouterr().err
+
+
+def test_pictures_drawn_for_val_are_stated(weights: str, data: Path, capsys: Captured) -> None:
+    (data / "annotations" / "val.json").unlink()
+    assert cli.main(["eval", str(data), "--weights", weights, "--json"]) == 0
+    output, error = capsys.readouterr()
+    assert set(json.loads(output)["per_class"]) == {"Platelets", "RBC", "WBC"}
+    assert "no split val: of 8 pictures 2 are drawn for it (seed 0)" in error
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_a_picture_that_cannot_be_read(weights: str, data: Path, damage: str, capsys: Captured) -> None:
+    picture = data / "images" / "BloodImage_00160.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes({"truncated": content[:len(content) // 2], "text": b"no picture", "empty": b""}[damage])
+    assert cli.main(["eval", str(data), "--weights", weights, "--json"]) == 1
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert "BloodImage_00160.jpg" in error
+    assert "Traceback" not in error
+
+
+def test_an_absent_picture_is_told_before_any_is_looked_at(weights: str, data: Path, capsys: Captured) -> None:
+    (data / "images" / "BloodImage_00160.jpg").unlink()
+    assert cli.main(["eval", str(data), "--weights", weights]) == 2
+    assert "BloodImage_00160.jpg" in capsys.readouterr().err
