@@ -1,8 +1,8 @@
 """How long a large COCO file takes to open, and how much memory: `python benchmarks/annotations.py`. Linux only.
 
-Writes a made-up data set into a temporary folder (1.1 GB and half a million names of few pictures, by default), and
+Writes a made-up data set into a temporary folder (1.1 GB and half a million names of few images, by default), and
 looks at processes that open it. A worker's own memory is what it shares with no other process, above that of a worker
-of a data set of few pictures; both collect garbage at each picture, which touches every object that there is.
+of a data set of few images; both collect garbage at each image, which touches every object that there is.
 """
 
 import argparse
@@ -28,47 +28,47 @@ from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.preprocessing import Preprocessing
 
 AT_ONCE = 100_000       # objects that are written at once
-IN_FOLDER = 1000        # pictures; all in a folder are one file with many names
+IN_FOLDER = 1000        # images; all in a folder are one file with many names
 NUM_CLASSES = 80
 HEIGHT, WIDTH = 480, 640
-FEW = 64                # pictures of the small data set, and of either's val
+FEW = 64                # images of the small data set, and of either's val
 
 
-def picture_entry(number: int) -> str:
+def image_entry(number: int) -> str:
     return (f'{{"license": 1, "file_name": "{number // IN_FOLDER:04d}/{number:012d}.jpg", "height": {HEIGHT}, '
             f'"width": {WIDTH}, "date_captured": "2013-11-14 17:02:52", "id": {number}}}')
 
 
-def object_entries(first: int, count: int, num_pictures: int, generator: np.random.Generator) -> list[str]:
+def object_entries(first: int, count: int, num_images: int, generator: np.random.Generator) -> list[str]:
     """Boxes with an outline of four corners, as long as COCO's entries are on the average of large sets."""
-    pictures, classes = (generator.integers(1, most + 1, count).tolist() for most in (num_pictures, NUM_CLASSES))
+    images, classes = (generator.integers(1, most + 1, count).tolist() for most in (num_images, NUM_CLASSES))
     boxes = np.concatenate([generator.uniform(0, 400, (count, 2)), generator.uniform(2, 80, (count, 2))], axis=1)
     return [f'{{"segmentation": [[{x}, {y}, {x + w:.2f}, {y}, {x + w:.2f}, {y + h:.2f}, {x}, {y + h:.2f}]], '
-            f'"area": {w * h:.4f}, "iscrowd": 0, "image_id": {picture}, "bbox": [{x}, {y}, {w}, {h}], '
+            f'"area": {w * h:.4f}, "iscrowd": 0, "image_id": {image}, "bbox": [{x}, {y}, {w}, {h}], '
             f'"category_id": {category}, "id": {number}}}'
-            for number, (picture, category, (x, y, w, h)) in enumerate(
-                zip(pictures, classes, boxes.round(2).tolist(), strict=True), start=first)]
+            for number, (image, category, (x, y, w, h)) in enumerate(
+                zip(images, classes, boxes.round(2).tolist(), strict=True), start=first)]
 
 
-def write_split(folder: Path, split: str, num_pictures: int, num_objects: int) -> Path:
+def write_split(folder: Path, split: str, num_images: int, num_objects: int) -> Path:
     generator = np.random.default_rng(0)
     file = folder / "annotations" / f"instances_{split}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    numbers = range(1, num_pictures + 1)
+    numbers = range(1, num_images + 1)
     with file.open("w") as stream:
-        stream.write(f'{{"info": {{}}, "images": [{", ".join(map(picture_entry, numbers))}], "annotations": [')
+        stream.write(f'{{"info": {{}}, "images": [{", ".join(map(image_entry, numbers))}], "annotations": [')
         for start in range(1, num_objects + 1, AT_ONCE):
             count = min(AT_ONCE, num_objects + 1 - start)
             stream.write((", " if start > 1 else "") + ", ".join(
-                object_entries(start, count, num_pictures, generator)))
+                object_entries(start, count, num_images, generator)))
         categories = [{"id": number, "name": f"class {number}"} for number in range(1, NUM_CLASSES + 1)]
         stream.write(f'], "categories": {json.dumps(categories)}}}')
-    for start in range(0, num_pictures + 1, IN_FOLDER):
-        pictures = folder / "images" / split / f"{start // IN_FOLDER:04d}"
-        pictures.mkdir(parents=True)
+    for start in range(0, num_images + 1, IN_FOLDER):
+        images = folder / "images" / split / f"{start // IN_FOLDER:04d}"
+        images.mkdir(parents=True)
         noise = generator.integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), np.uint8)
         inside = numbers[max(0, start - 1):start + IN_FOLDER - 1]
-        first, *others = (pictures / f"{number:012d}.jpg" for number in inside)
+        first, *others = (images / f"{number:012d}.jpg" for number in inside)
         PIL.Image.fromarray(noise).resize((WIDTH, HEIGHT)).save(first)
         for other in others:
             other.hardlink_to(first)
@@ -101,7 +101,7 @@ def measured(command: Sequence[str]) -> Measured:
 
 
 class Collecting(DetectionDataset):
-    """Collects garbage at each picture."""
+    """Collects garbage at each image."""
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         gc.collect()
@@ -111,7 +111,7 @@ class Collecting(DetectionDataset):
 def open_it(folder: Path) -> None:
     """Open the data set."""
     dataset = DetectionDataset(folder, "train", eval_transform(Preprocessing()))
-    print(f"{len(dataset)} pictures, {len(dataset.annotations.boxes)} objects")
+    print(f"{len(dataset)} images, {len(dataset.annotations.boxes)} objects")
 
 
 def run_workers(folder: Path, how: str, count: int) -> None:
@@ -132,7 +132,7 @@ def own_memory(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=500_000)
+    parser.add_argument("--images", type=int, default=500_000)
     parser.add_argument("--objects", type=int, default=5_000_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder, which goes again")
@@ -145,25 +145,25 @@ def main() -> None:
         run_workers(Path(options.run[0]), options.run[1], options.workers)
     else:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            compare(Path(folder), options.pictures, options.objects, options.workers)
+            compare(Path(folder), options.images, options.objects, options.workers)
 
 
-def compare(folder: Path, num_pictures: int, num_objects: int, num_workers: int) -> None:
+def compare(folder: Path, num_images: int, num_objects: int, num_workers: int) -> None:
     large, small = folder / "large", folder / "small"
-    size = write_split(large, "train", num_pictures, num_objects).stat().st_size
+    size = write_split(large, "train", num_images, num_objects).stat().st_size
     write_split(small, "train", FEW, 10 * FEW)
     for data in (large, small):
         write_split(data, "val", FEW, 10 * FEW)
-    print(f"{num_pictures} pictures, {num_objects} objects, {size / 1e9:.2f} GB\n")
+    print(f"{num_images} images, {num_objects} objects, {size / 1e9:.2f} GB\n")
     print("| a process, with all of its imports | seconds | of a core | peak, GiB |\n|---|---|---|---|")
     check = ["-m", "deformable_detr", "check", "--fast"]
     for name, command in (
-            ("opens few pictures", [__file__, "--open", str(small)]),
+            ("opens few images", [__file__, "--open", str(small)]),
             ("opens the set", [__file__, "--open", str(large)]),
             ("`ddetr check --fast --json`", [*check, "--json", str(large)]),
             ("`ddetr check --fast`, with its charts", [*check, "--sheet", str(folder / "check.png"), str(large)])):
         print(f"| {name} | {measured(command).row()} |", flush=True)
-    print("\n| a worker's own memory | large, MiB | few pictures, MiB | added, MiB |\n|---|---|---|---|")
+    print("\n| a worker's own memory | large, MiB | few images, MiB | added, MiB |\n|---|---|---|---|")
     for how in ("fork", "spawn"):
         own = [float(measured([__file__, "--workers", str(num_workers), "--run", str(data), how]).output)
                for data in (large, small)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from exported import looking_with_openvino
 from measuring import run_cases
-from published import SIZE, build_ours, build_transformers, floor, picture
+from published import SIZE, build_ours, build_transformers, floor, image
 from torch import Tensor
 
 from deformable_detr import DeformableDETR, ImageBatch
@@ -20,7 +20,7 @@ Look = Callable[[], tuple[Tensor, Tensor]]
 
 
 def looking(model: DeformableDETR) -> Look:
-    batch = ImageBatch.from_images([picture()])
+    batch = ImageBatch.from_images([image()])
 
     def look() -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
@@ -31,7 +31,7 @@ def looking(model: DeformableDETR) -> Look:
 
 
 def looking_with_transformers(model: Any) -> Look:
-    pixels, mask = picture()[None], torch.ones(1, *SIZE, dtype=torch.long)
+    pixels, mask = image()[None], torch.ones(1, *SIZE, dtype=torch.long)
 
     def look() -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
@@ -57,7 +57,7 @@ def cases() -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {"deformable_detr": looking(ours)}
     if theirs is not None:
         found["transformers"] = looking_with_transformers(theirs)
-        through_openvino = looking_with_openvino(theirs, picture())
+        through_openvino = looking_with_openvino(theirs, image())
         if through_openvino:
             found["OpenVINO"] = through_openvino
     return {**found, "floor": floor_of_ours}

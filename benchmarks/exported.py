@@ -24,13 +24,13 @@ class Outputs(nn.Module):
         return found.logits, found.pred_boxes
 
 
-def looking_with_openvino(model: Any, picture: Tensor) -> Callable[[], tuple[Tensor, Tensor]] | None:
-    """The model on this picture, in float32 and with torch's number of threads; None without OpenVINO."""
+def looking_with_openvino(model: Any, image: Tensor) -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """The model on this image, in float32 and with torch's number of threads; None without OpenVINO."""
     try:
         import openvino
     except ImportError:
         return None
-    inputs = picture[None], torch.ones(1, *picture.shape[1:], dtype=torch.long)
+    inputs = image[None], torch.ones(1, *image.shape[1:], dtype=torch.long)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")   # tracing says what it takes for constant, which here it is

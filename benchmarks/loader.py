@@ -32,25 +32,25 @@ class Options:
     size: int
     augmentation: str
     batch_size: int
-    pictures: int
+    images: int
     steps: int
     device: str
 
 
 def seconds_each(work: Callable[[], int]) -> float:
-    """Processor time of one picture; the work says how many it has done."""
+    """Processor time of one image; the work says how many it has done."""
     start = time.process_time()
     done = work()
     return (time.process_time() - start) / done
 
 
 def reading(options: Options, preprocessing: Preprocessing) -> tuple[dict[str, float], list[Batch]]:
-    """Processor seconds a picture of each stage on one core, and batches for the model."""
+    """Processor seconds an image of each stage on one core, and batches for the model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)    # as a loader's worker process has it
     data = DetectionDataset(options.data, "train", train_transform(options.augmentation, preprocessing))
     loader = build_loader(data, options.batch_size, training=True)
-    keys = list(islice(loader.batch_sampler, max(1, options.pictures // options.batch_size)))
+    keys = list(islice(loader.batch_sampler, max(1, options.images // options.batch_size)))
     flat = [key for batch in keys for key in batch]
     collate = Collate(preprocessing.divisor)
     data[flat[0]]   # what is made once
@@ -58,7 +58,7 @@ def reading(options: Options, preprocessing: Preprocessing) -> tuple[dict[str, f
     def count(items: Iterable[object]) -> int:
         return sum(1 for _ in items)
 
-    stages = {"read and decode": seconds_each(lambda: count(data.picture(key.index) for key in flat))}
+    stages = {"read and decode": seconds_each(lambda: count(data.image(key.index) for key in flat))}
     samples: list = []
     stages["augment, resize, normalise"] = seconds_each(
         lambda: samples.extend(map(data.__getitem__, flat)) or len(samples)) - stages["read and decode"]
@@ -75,15 +75,15 @@ def reading(options: Options, preprocessing: Preprocessing) -> tuple[dict[str, f
 
 
 def learning(model: DeformableDETR, batches: list[Batch], options: Options) -> float:
-    """Seconds that a training step needs for a picture: the median of steps, the first left out."""
+    """Seconds that a training step needs for an image: the median of steps, the first left out."""
     on_gpu = torch.device(options.device).type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     model = model.to(options.device).train()
     optimizer, loss = build_optimizer(model, Recipe()), SetLoss()
     times = []
-    for pictures, targets in batches[:options.steps + 1]:
+    for images, targets in batches[:options.steps + 1]:
         start = clock()
-        predictions = model(to_device(pictures, options.device))
+        predictions = model(to_device(images, options.device))
         loss(predictions, targets).total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=800)
     parser.add_argument("--augmentation", default="published")
     parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--pictures", type=int, default=100, help="to be read")
+    parser.add_argument("--images", type=int, default=100, help="to be read")
     parser.add_argument("--steps", type=int, default=10, help="of the model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = Options(**vars(parser.parse_args()))
@@ -115,12 +115,12 @@ def main() -> None:
     stages, batches = reading(options, preprocessing)
     whole = sum(stages.values())
     print(f"{options.data.name}, {options.augmentation}, short side {preprocessing.size}, torch {torch.__version__}\n")
-    print("| on one core | ms a picture | pictures a second |\n|---|---|---|")
+    print("| on one core | ms an image | images a second |\n|---|---|---|")
     for name, seconds in [*stages.items(), ("all", whole)]:
         print(f"| {name} | {1000 * seconds:.1f} | {1 / seconds:.1f} |")
     step = learning(model, batches, options)
     unit = "a core" if options.device == "cpu" else "the GPU"
-    print(f"\nA training step at batch {options.batch_size} takes {1000 * step:.0f} ms of {unit} a picture. "
+    print(f"\nA training step at batch {options.batch_size} takes {1000 * step:.0f} ms of {unit} an image. "
           f"One core reads {step / whole:.1f} times as fast.")
 
 

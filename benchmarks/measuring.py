@@ -17,7 +17,7 @@ def timed(cases: dict[str, Callable[[], object]], repeats: int, device: str = "c
           in_sequence: bool = False) -> dict[str, list[float]]:
     """Milliseconds of each case; they take turns, so that what slows the machine down slows all of them.
 
-    With `in_sequence` a turn is two calls and the second counts, as steps and pictures follow their like: the first
+    With `in_sequence` a turn is two calls and the second counts, as steps and images follow their like: the first
     one behind another case has to ask the system again for the memory that was given back meanwhile.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}

@@ -20,7 +20,7 @@ from torch import Tensor
 from deformable_detr import fused_ms_deform_attn, ops
 from deformable_detr.model.attention import DeformableAttention
 
-SHAPES = ((100, 134), (50, 67), (25, 34), (13, 17))   # of a picture of 800 x 1066
+SHAPES = ((100, 134), (50, 67), (25, 34), (13, 17))   # of an image of 800 x 1066
 LARGE_SHAPES = ((100, 167), (50, 84), (25, 42), (13, 21))   # of 800 x 1333
 SMALL_SHAPES = ((32, 32), (16, 16), (8, 8), (4, 4))   # of 256 x 256
 HEADS, CHANNELS, POINTS = 8, 32, 4
@@ -125,7 +125,7 @@ def memory_table() -> None:
 
 
 def curve(path: Path, repeats: int, device: str) -> None:
-    """Time over the number of tokens, as a picture."""
+    """Time over the number of tokens, as an image."""
     from matplotlib.figure import Figure
 
     sides = (8, 16, 32, 64, 96, 128, 167)
@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--curve", type=Path, help="draw time over tokens into this picture")
+    parser.add_argument("--curve", type=Path, help="draw time over tokens into this image")
     parser.add_argument("--peak", nargs=2, metavar=("NAME", "RUN"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:

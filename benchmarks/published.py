@@ -41,7 +41,7 @@ def in_names_of_transformers(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
@@ -80,7 +80,7 @@ def floor(model: DeformableDETR, *, backward: bool) -> Callable[[], None]:
     parts = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     handles = [part.register_forward_hook(note) for part in parts]
     with torch.no_grad():
-        model(ImageBatch.from_images([picture()]))
+        model(ImageBatch.from_images([image()]))
     for handle in handles:
         handle.remove()
     if backward:

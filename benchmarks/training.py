@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from measuring import run_cases
-from published import SIZE, build_ours, build_transformers, floor, picture
+from published import SIZE, build_ours, build_transformers, floor, image
 
 from deformable_detr import DeformableDETR, ImageBatch, Target
 from deformable_detr.training import SetLoss
@@ -26,7 +26,7 @@ def targets() -> list[Target]:
 
 
 def learning(model: DeformableDETR) -> Learn:
-    batch, loss = ImageBatch.from_images([picture()]), SetLoss(class_weight=1)   # as `transformers` has it
+    batch, loss = ImageBatch.from_images([image()]), SetLoss(class_weight=1)   # as `transformers` has it
 
     def learn() -> float:
         model.zero_grad()
@@ -39,7 +39,7 @@ def learning(model: DeformableDETR) -> Learn:
 
 def learning_with_transformers(model: Any) -> Learn:
     model.config.auxiliary_loss = True
-    pixels, mask = picture()[None], torch.ones(1, *SIZE, dtype=torch.long)
+    pixels, mask = image()[None], torch.ones(1, *SIZE, dtype=torch.long)
     labels = [{"class_labels": target.labels, "boxes": target.boxes} for target in targets()]
 
     def learn() -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from jaxtyping import install_import_hook
 
+from helpers import typechecker  # noqa: F401  (jaxtyping asks for it by name)
 from helpers.written_data import write_data  # noqa: F401  (a fixture)
 
 # Two processes of tests have the threads of both: those that wait must not keep the others from working.

@@ -15,7 +15,7 @@ READING = PROJECT / "docs" / "reading.md"
 
 
 def links_of(document: Path) -> list[Path]:
-    """Where the relative links of a document and its pictures lead."""
+    """Where the relative links of a document and its images lead."""
     text = document.read_text(encoding="utf-8")
     targets = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text)]
     return [(document.parent / target.partition("#")[0]).resolve() for target in targets

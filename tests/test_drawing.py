@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from deformable_detr.drawing import colour_of, draw_boxes, draw_points
-from deformable_detr.images import PictureError
+from deformable_detr.images import ImageError
 
 GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
 
@@ -14,13 +14,13 @@ def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
     return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
 
-def drawn(rows: np.ndarray, caption: str = "", picture: np.ndarray = GREY) -> np.ndarray:
-    """Where drawing changed the picture."""
+def drawn(rows: np.ndarray, caption: str = "", image: np.ndarray = GREY) -> np.ndarray:
+    """Where drawing changed the image."""
     classes = np.zeros(len(rows), dtype=np.int64)
-    result = draw_boxes(picture, rows, [caption] * len(rows), classes)
+    result = draw_boxes(image, rows, [caption] * len(rows), classes)
     assert result.mode == "RGB"
-    assert result.size == (picture.shape[1], picture.shape[0])
-    return (np.asarray(result) != picture).any(axis=2)
+    assert result.size == (image.shape[1], image.shape[0])
+    return (np.asarray(result) != image).any(axis=2)
 
 
 def test_a_box_is_outlined_in_the_colour_of_its_class() -> None:
@@ -37,17 +37,17 @@ def test_the_best_box_lies_on_top() -> None:
     assert result.getpixel((50, 70)) == colour_of(5)
 
 
-def test_line_and_letters_follow_the_size_of_the_picture() -> None:
+def test_line_and_letters_follow_the_size_of_the_image() -> None:
     small, large = GREY, np.full((2000, 3000, 3), 128, dtype=np.uint8)
     box = boxes((50, 40, 150, 120))
-    assert drawn(box * 10, picture=large).sum() > 20 * drawn(box, picture=small).sum()
-    tags = [drawn(row, "cat", picture).sum() - drawn(row, "", picture).sum()
-            for picture, row in ((small, box), (large, box * 10))]
+    assert drawn(box * 10, image=large).sum() > 20 * drawn(box, image=small).sum()
+    tags = [drawn(row, "cat", image).sum() - drawn(row, "", image).sum()
+            for image, row in ((small, box), (large, box * 10))]
     assert tags[1] > 20 * tags[0] > 0
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (280, 0), (0, 190), (280, 190)])
-def test_captions_stay_inside_the_picture(corner: tuple[int, int]) -> None:
+def test_captions_stay_inside_the_image(corner: tuple[int, int]) -> None:
     box = boxes((*corner, corner[0] + 20, corner[1] + 10))
     centre = boxes((140, 95, 160, 105))
     tag = drawn(box, "platelets").sum() - drawn(box).sum()
@@ -75,14 +75,14 @@ def test_odd_boxes_are_drawn(box: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 4000, 3), (4000, 1, 3), (5, 7, 3)])
-def test_tiny_pictures(shape: tuple[int, int, int]) -> None:
-    picture = np.full(shape, 128, dtype=np.uint8)
+def test_tiny_images(shape: tuple[int, int, int]) -> None:
+    image = np.full(shape, 128, dtype=np.uint8)
     whole = boxes((0, 0, shape[1], shape[0]))
-    assert drawn(whole, "cat 0.99\nin two lines", picture).any()
-    assert draw_points(picture, np.array([[0.0, 0.0]])).size == (shape[1], shape[0])
+    assert drawn(whole, "cat 0.99\nin two lines", image).any()
+    assert draw_points(image, np.array([[0.0, 0.0]])).size == (shape[1], shape[0])
 
 
-def test_nothing_found_leaves_the_picture_as_it_is() -> None:
+def test_nothing_found_leaves_the_image_as_it_is() -> None:
     assert not drawn(boxes()).any()
     assert (np.asarray(draw_points(GREY, np.zeros((0, 2)))) == GREY).all()
 
@@ -131,6 +131,6 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         draw_boxes(GREY, boxes((1, 1, 2, 2)), ["cat", "dog"], np.array([1]))
     with pytest.raises((ValueError, TypeError)):   # the second where shapes in signatures are checked
         draw_points(GREY, np.zeros((2, 2)), np.ones(3))
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         draw_boxes("absent.jpg", boxes(), [], np.zeros(0, dtype=np.int64))
     assert isinstance(draw_boxes(Image.fromarray(GREY), boxes(), [], np.zeros(0, np.int64)), Image.Image)

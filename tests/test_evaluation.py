@@ -36,14 +36,14 @@ def detections(boxes: Any, scores: Any, labels: Any) -> Detections:
 
 
 def add_results(evaluator: CocoEvaluator, results: list[dict[str, Any]]) -> None:
-    """Add COCO's list of results, x, y, width, height, as the detections of each picture."""
+    """Add COCO's list of results, x, y, width, height, as the detections of each image."""
     label_of = {identity: label for label, identity in enumerate(evaluator.annotations.category_ids)}
     for image_id in {result["image_id"] for result in results}:
-        of_picture = [result for result in results if result["image_id"] == image_id]
-        corners = np.array([result["bbox"] for result in of_picture])
+        of_image = [result for result in results if result["image_id"] == image_id]
+        corners = np.array([result["bbox"] for result in of_image])
         corners[:, 2:] += corners[:, :2]
-        evaluator.add(image_id, detections(corners, [result["score"] for result in of_picture],
-                                           [label_of[result["category_id"]] for result in of_picture]))
+        evaluator.add(image_id, detections(corners, [result["score"] for result in of_image],
+                                           [label_of[result["category_id"]] for result in of_image]))
 
 
 def by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
@@ -99,8 +99,8 @@ def truth() -> Annotations:
     return read_annotations(FIXTURES / "bccd" / "annotations" / "val.json")
 
 
-def perfect(annotations: Annotations, picture: int, labels_to: dict[int, int] | None = None) -> Detections:
-    rows = annotations.picture_index == picture
+def perfect(annotations: Annotations, image: int, labels_to: dict[int, int] | None = None) -> Detections:
+    rows = annotations.image_index == image
     corners = annotations.boxes[rows].copy()
     corners[:, 2:] += corners[:, :2]
     labels = [(labels_to or {}).get(label, label) for label in annotations.labels[rows].tolist()]
@@ -109,8 +109,8 @@ def perfect(annotations: Annotations, picture: int, labels_to: dict[int, int] | 
 
 def test_perfect_detections(truth: Annotations, capfd: pytest.CaptureFixture) -> None:
     evaluator = CocoEvaluator(truth)
-    for index, picture in enumerate(truth.pictures):
-        evaluator.add(picture.id, perfect(truth, index))
+    for index, image in enumerate(truth.images):
+        evaluator.add(image.id, perfect(truth, index))
     metrics = evaluator.summarize()
     assert pytest.approx(1) == metrics.AP
     assert metrics.per_class == pytest.approx({"RBC": 1, "WBC": 1, "Platelets": 1})
@@ -119,31 +119,31 @@ def test_perfect_detections(truth: Annotations, capfd: pytest.CaptureFixture) ->
 
 def test_the_later_word_counts(truth: Annotations) -> None:
     evaluator = CocoEvaluator(truth)
-    for index, picture in enumerate(truth.pictures):
-        evaluator.add(picture.id, detections([[0, 0, 9, 9]], [0.9], [0]))
-        evaluator.add(picture.id, perfect(truth, index))
+    for index, image in enumerate(truth.images):
+        evaluator.add(image.id, detections([[0, 0, 9, 9]], [0.9], [0]))
+        evaluator.add(image.id, perfect(truth, index))
     assert pytest.approx(1) == evaluator.summarize().AP
 
 
-def test_pictures_without_a_word_count_as_missed(truth: Annotations) -> None:
+def test_images_without_a_word_count_as_missed(truth: Annotations) -> None:
     evaluator = CocoEvaluator(truth)
-    for index, picture in enumerate(truth.pictures[:4]):
-        evaluator.add(picture.id, perfect(truth, index))
+    for index, image in enumerate(truth.images[:4]):
+        evaluator.add(image.id, perfect(truth, index))
     assert 0.2 < evaluator.summarize().AR100 < 0.8
 
 
 def test_no_detections_are_zeros(truth: Annotations) -> None:
     evaluator = CocoEvaluator(truth)
-    evaluator.add(truth.pictures[0].id, detections([], [], []))
+    evaluator.add(truth.images[0].id, detections([], [], []))
     metrics = evaluator.summarize()
     assert {metrics.AP, metrics.AP50, metrics.AR100, *metrics.per_class.values()} == {0}
 
 
 def test_nothing_to_find_is_null_in_json(truth: Annotations) -> None:
-    nothing = {"ids": np.zeros(0, np.int64), "picture_index": np.zeros(0, np.int64), "areas": np.zeros(0),
+    nothing = {"ids": np.zeros(0, np.int64), "image_index": np.zeros(0, np.int64), "areas": np.zeros(0),
                "labels": np.zeros(0, np.int64), "boxes": np.zeros((0, 4)), "crowd": np.zeros(0, bool)}
     evaluator = CocoEvaluator(replace(truth, **nothing))
-    evaluator.add(truth.pictures[0].id, detections([[0, 0, 9, 9]], [0.9], [0]))
+    evaluator.add(truth.images[0].id, detections([[0, 0, 9, 9]], [0.9], [0]))
     written = json.loads(json.dumps(evaluator.summarize().to_dict(), allow_nan=False))
     assert list(written) == [*NAMES, "per_class"]
     assert written["AP"] is None
@@ -166,8 +166,8 @@ def test_classes_are_matched_by_name(truth: Annotations) -> None:
     assert evaluator.match.classes == (None, 2, 0)
     assert evaluator.match.only_in_model == ("background",)
     assert evaluator.match.only_in_data == ("WBC",)
-    for index, picture in enumerate(truth.pictures):
-        evaluator.add(picture.id, perfect(truth, index, {0: 2, 1: 0, 2: 1}))
+    for index, image in enumerate(truth.images):
+        evaluator.add(image.id, perfect(truth, index, {0: 2, 1: 0, 2: 1}))
     assert evaluator.summarize().per_class == pytest.approx({"RBC": 1, "WBC": 0, "Platelets": 1})
 
 
@@ -176,12 +176,12 @@ def test_no_common_name() -> None:
         match_names(["a", "b"], ["c"])
 
 
-def test_unknown_pictures_and_classes(truth: Annotations) -> None:
+def test_unknown_images_and_classes(truth: Annotations) -> None:
     evaluator = CocoEvaluator(truth)
-    with pytest.raises(ValueError, match=r"image_id: expected the id of a picture in .*, got 999999"):
+    with pytest.raises(ValueError, match=r"image_id: expected the id of an image in .*, got 999999"):
         evaluator.add(999999, detections([], [], []))
     with pytest.raises(ValueError, match=r"detections: expected labels in 0\.\.2, got 3\.\.3"):
-        evaluator.add(truth.pictures[0].id, detections([[0, 0, 1, 1]], [0.5], [3]))
+        evaluator.add(truth.images[0].id, detections([[0, 0, 1, 1]], [0.5], [3]))
 
 
 def test_table_shows_every_number(truth: Annotations) -> None:
@@ -195,7 +195,7 @@ def test_table_shows_every_number(truth: Annotations) -> None:
 
 
 class Oracle(torch.nn.Module):
-    """A model that knows the answers: it tells pictures by their first pixels."""
+    """A model that knows the answers: it tells images by their first pixels."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
         super().__init__()

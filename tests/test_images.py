@@ -8,72 +8,72 @@ import pytest
 import torch
 from PIL import Image
 
-from deformable_detr import pictures
-from deformable_detr.images import PictureError, read_picture
+from deformable_detr import images
+from deformable_detr.images import ImageError, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).repeat(2).reshape(1, 512).repeat(3, axis=0)      # grey, every value
 
 
 def colours(height: int = 24, width: int = 40) -> np.ndarray:
-    """A smooth picture without symmetry, so that every orientation differs."""
+    """A smooth image without symmetry, so that every orientation differs."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 6, y * 10, 255 - x * 3 - y * 4], axis=2).astype(np.uint8)
 
 
 def test_a_file_gives_its_pixels(tmp_path: Path) -> None:
     for suffix in ("png", "bmp", "ppm", "tif"):
-        path = tmp_path / f"picture.{suffix}"
+        path = tmp_path / f"image.{suffix}"
         Image.fromarray(colours()).save(path)
-        picture = read_picture(path)
-        np.testing.assert_array_equal(picture, colours())
-        assert picture.flags.writeable
-        np.testing.assert_array_equal(read_picture(str(path)), colours())
+        image = read_image(path)
+        np.testing.assert_array_equal(image, colours())
+        assert image.flags.writeable
+        np.testing.assert_array_equal(read_image(str(path)), colours())
 
 
 def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "in truth a PNG.JPG"
     Image.fromarray(colours()).save(path, format="PNG")
-    np.testing.assert_array_equal(read_picture(path), colours())
+    np.testing.assert_array_equal(read_image(path), colours())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_the_picture_upright(tmp_path: Path, orientation: int) -> None:
+def test_exif_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
     stored = {1: colours(), 2: colours()[:, ::-1], 3: colours()[::-1, ::-1], 4: colours()[::-1],
               5: colours().swapaxes(0, 1), 6: np.rot90(colours()), 7: np.rot90(colours(), 2).swapaxes(0, 1),
               8: np.rot90(colours(), -1)}[orientation]
     exif = Image.Exif()
-    exif[pictures.EXIF_ORIENTATION] = orientation
+    exif[images.EXIF_ORIENTATION] = orientation
     path = tmp_path / "turned.png"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
-    np.testing.assert_array_equal(read_picture(path), colours())
-    np.testing.assert_array_equal(read_picture(Image.open(path)), colours())
-    np.testing.assert_array_equal(read_picture(path, upright=False), stored)
+    np.testing.assert_array_equal(read_image(path), colours())
+    np.testing.assert_array_equal(read_image(Image.open(path)), colours())
+    np.testing.assert_array_equal(read_image(path, upright=False), stored)
 
 
 def test_broken_exif_does_not_spoil_the_pixels(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     Image.fromarray(colours()).save(path, exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff", quality=95)
-    assert read_picture(path).shape == (24, 40, 3)
+    assert read_image(path).shape == (24, 40, 3)
 
 
 def test_cmyk(tmp_path: Path) -> None:
     path = tmp_path / "print.jpg"
     Image.fromarray(colours()).convert("CMYK").save(path, quality=98)
-    assert np.abs(read_picture(path).astype(int) - colours()).max() < 40
+    assert np.abs(read_image(path).astype(int) - colours()).max() < 40
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(RAMP.astype(np.uint16) * 257).save(path)
-    np.testing.assert_array_equal(read_picture(path), np.stack([RAMP] * 3, axis=2))
+    np.testing.assert_array_equal(read_image(path), np.stack([RAMP] * 3, axis=2))
 
 
 def test_float_grey_is_scaled_and_other_ranges_are_refused() -> None:
-    np.testing.assert_array_equal(read_picture(Image.fromarray(RAMP / np.float32(255)))[..., 0], RAMP)
+    np.testing.assert_array_equal(read_image(Image.fromarray(RAMP / np.float32(255)))[..., 0], RAMP)
     for wrong in (RAMP.astype(np.float32), RAMP.astype(np.int32) * 1000, np.full((2, 2), np.nan, np.float32)):
-        with pytest.raises(PictureError, match="must be in 0"):
-            read_picture(Image.fromarray(wrong))
+        with pytest.raises(ImageError, match="must be in 0"):
+            read_image(Image.fromarray(wrong))
 
 
 def test_transparency_is_dropped(tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_transparency_is_dropped(tmp_path: Path) -> None:
     clear = Image.fromarray(colours())
     clear.putalpha(Image.fromarray(colours()[..., 0]))
     clear.save(path)
-    np.testing.assert_array_equal(read_picture(path), colours())
+    np.testing.assert_array_equal(read_image(path), colours())
     Image.merge("LA", [Image.fromarray(RAMP), Image.fromarray(RAMP[:, ::-1])]).save(path)
-    np.testing.assert_array_equal(read_picture(path)[..., 2], RAMP)
+    np.testing.assert_array_equal(read_image(path)[..., 2], RAMP)
 
 
 @pytest.mark.parametrize("transparency", [3, bytes(range(200))])
@@ -91,15 +91,15 @@ def test_palette_with_alpha(tmp_path: Path, transparency: int | bytes) -> None:
     path = tmp_path / "palette.png"
     palette = Image.fromarray(colours()).quantize(200)
     palette.save(path, transparency=transparency)
-    np.testing.assert_array_equal(read_picture(path), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(read_image(path), np.asarray(palette.convert("RGB")))
 
 
 def test_one_bit_and_extreme_sizes(tmp_path: Path) -> None:
     for size in ((1, 1), (4000, 1), (1, 4000)):
         Image.new("1", size, 1).save(tmp_path / "bits.png")
-        picture = read_picture(tmp_path / "bits.png")
-        assert picture.shape == (size[1], size[0], 3)
-        assert (picture == 255).all()
+        image = read_image(tmp_path / "bits.png")
+        assert image.shape == (size[1], size[0], 3)
+        assert (image == 255).all()
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
         path = tmp_path / f"moving.{suffix}"
         options = {"lossless": True} if suffix == "webp" else {}
         frames[0].save(path, save_all=True, append_images=frames[1:], **options)
-        assert (read_picture(path) == (255, 0, 0)).all()
+        assert (read_image(path) == (255, 0, 0)).all()
 
 
 def refusal(source: object) -> str:
-    with pytest.raises(PictureError) as error:
-        read_picture(source)  # type: ignore[arg-type]
+    with pytest.raises(ImageError) as error:
+        read_image(source)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -121,7 +121,7 @@ def refusal(source: object) -> str:
 def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
     good = tmp_path / "good.jpg"
     Image.fromarray(colours(200, 300)).save(good)
-    bad = {"truncated.jpg": good.read_bytes()[:1500], "text.jpg": b"no picture\n" * 50, "empty.jpg": b"",
+    bad = {"truncated.jpg": good.read_bytes()[:1500], "text.jpg": b"no image\n" * 50, "empty.jpg": b"",
            "header.png": b"\x89PNG\r\n\x1a\n", "noise.gif": b"GIF89a" + bytes(range(256)),
            "program.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"}
     for name, content in bad.items():
@@ -129,8 +129,8 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
         assert refusal(tmp_path / name).startswith(str(tmp_path / name) + ": ")
     assert "truncated" in refusal(tmp_path / "truncated.jpg")
     assert "empty" in refusal(tmp_path / "empty.jpg")
-    assert "not a picture" in refusal(tmp_path / "text.jpg")
-    assert "not a picture" in refusal(tmp_path / "program.eps")
+    assert "not an image" in refusal(tmp_path / "text.jpg")
+    assert "not an image" in refusal(tmp_path / "program.eps")
     assert "no such file" in refusal(tmp_path / "absent.jpg")
     assert "folder" in refusal(tmp_path)
     assert "regular" in refusal("/dev/null" if Path("/dev/null").exists() else tmp_path)
@@ -143,8 +143,8 @@ def test_cut_files_raise_nothing_else(tmp_path: Path, suffix: str, keep: float) 
     Image.fromarray(colours(100, 120)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[:int(len(content) * keep)])
-    with contextlib.suppress(PictureError):
-        assert read_picture(path).shape == (100, 120, 3)   # some decoders fill what is missing
+    with contextlib.suppress(ImageError):
+        assert read_image(path).shape == (100, 120, 3)   # some decoders fill what is missing
 
 
 @pytest.mark.parametrize("side", [10_000, 11_000, 30_000, 2**31 - 1])
@@ -153,7 +153,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, side: int,
     def chunk(content: bytes) -> bytes:
         return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
 
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 50_000_000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 50_000_000)
     header = chunk(b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT" + zlib.compress(bytes(1000))))
@@ -161,22 +161,22 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, side: int,
 
 
 def test_arrays() -> None:
-    picture = colours()
-    copy = read_picture(picture)
+    image = colours()
+    copy = read_image(image)
     copy[:] = 0
-    np.testing.assert_array_equal(read_picture(picture), colours())
-    np.testing.assert_array_equal(read_picture(RAMP)[..., 1], RAMP)
-    assert read_picture(picture[::-1, ::2]).flags.c_contiguous
-    floats, planes_first = picture.astype(np.float32), picture.transpose(2, 0, 1)
-    for wrong in (floats, planes_first, picture[:0], picture[..., :2], picture[0, 0]):
+    np.testing.assert_array_equal(read_image(image), colours())
+    np.testing.assert_array_equal(read_image(RAMP)[..., 1], RAMP)
+    assert read_image(image[::-1, ::2]).flags.c_contiguous
+    floats, planes_first = image.astype(np.float32), image.transpose(2, 0, 1)
+    for wrong in (floats, planes_first, image[:0], image[..., :2], image[0, 0]):
         assert str(wrong.dtype) in refusal(wrong)
-    assert "got list" in refusal([picture])
+    assert "got list" in refusal([image])
 
 
 def test_tensors() -> None:
     tensor = torch.from_numpy(colours()).permute(2, 0, 1)
     for same in (tensor, tensor / 255, (tensor / 255).double().requires_grad_(), (tensor / 255) * 1.0001):
-        np.testing.assert_array_equal(read_picture(same), colours())
+        np.testing.assert_array_equal(read_image(same), colours())
     for wrong in (tensor[0], tensor.permute(1, 2, 0), tensor.long(), tensor[:, :0], tensor[None]):
         assert "expected a tensor (3, height, width)" in refusal(wrong)
     assert "0..1, got 0..25" in refusal(tensor.float())

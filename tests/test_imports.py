@@ -6,7 +6,7 @@ from pathlib import Path
 import deformable_detr
 
 PACKAGE = Path(deformable_detr.__file__).parent
-ORDER = ["boxes", "progress", "pictures", "drawing", "structures", "ops", "model", "weights", "data", "evaluation",
+ORDER = ["boxes", "progress", "images", "drawing", "structures", "ops", "model", "weights", "data", "evaluation",
          "detector", "report", "training", "explain", "doctor", "cli", "__main__"]
 
 

@@ -23,7 +23,7 @@ def test_batch_is_padded_right_and_bottom() -> None:
 
 @pytest.mark.parametrize("images", [[], [torch.ones(3, 0, 4)], [torch.ones(1, 4, 4)], [torch.ones(4, 4)],
                                     [torch.ones(3, 4, 4, dtype=torch.uint8)]])
-def test_batch_refuses_what_is_no_picture(images: list[torch.Tensor]) -> None:
+def test_batch_refuses_what_is_no_image(images: list[torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="images"):
         ImageBatch.from_images(images)
 
@@ -75,8 +75,8 @@ def test_detections_refuse_the_wrong_number(predictions: Predictions) -> None:
         predictions.detections([(9, 9), (9, 9)], names=["a"])
 
 
-def test_one_picture_of_a_batch(predictions: Predictions) -> None:
-    one = predictions.picture(1)
+def test_one_image_of_a_batch(predictions: Predictions) -> None:
+    one = predictions.image(1)
     assert one.proposals is not None
     assert one.logits.shape == (2, 1, 3, 4)
     assert one.detections([(50, 40)])[0].scores[0] == predictions.detections([(9, 9), (50, 40)])[1].scores[0]

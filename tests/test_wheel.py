@@ -35,7 +35,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {path.relative_to(PROJECT / "src").as_posix() for path in sources} <= inside
 
 
-def test_weights_and_pictures_come_with_their_licence(wheel: Path) -> None:
+def test_weights_and_images_come_with_their_licence(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "deformable_detr/assets/demo.safetensors" in names
     assert "deformable_detr/assets/LICENSE.efficientnet-lite0" in names

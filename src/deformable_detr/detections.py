@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import PIL.Image
     import supervision
 
-    from deformable_detr.images import PictureSource
+    from deformable_detr.images import ImageSource
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects found in one picture, best first, as NumPy arrays."""
+    """Objects found in one image, best first, as NumPy arrays."""
 
-    boxes: Float[np.ndarray, "T 4"]         # float32, xyxy in pixels of the upright picture
+    boxes: Float[np.ndarray, "T 4"]         # float32, xyxy in pixels of the upright image
     scores: Float[np.ndarray, "T"]          # float32, in [0, 1]
     labels: Int64[np.ndarray, "T"]          # class indices 0..K-1
     names: list[str]
@@ -47,12 +47,12 @@ class Detections:
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
                           [self.names[index] for index in kept], self.image_size)
 
-    def draw(self, picture: "PictureSource") -> "PIL.Image.Image":
-        """The upright picture with boxes, names and scores drawn on it."""
+    def draw(self, image: "ImageSource") -> "PIL.Image.Image":
+        """The upright image with boxes, names and scores drawn on it."""
         from deformable_detr.drawing import draw_boxes
 
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
-        return draw_boxes(picture, self.boxes, captions, self.labels)
+        return draw_boxes(image, self.boxes, captions, self.labels)
 
     def to_dict(self, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
         """Plain numbers for JSON; `label` is the class index, or its id where `category_ids` maps it."""

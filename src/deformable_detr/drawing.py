@@ -1,4 +1,4 @@
-"""Boxes and points on a picture, from plain arrays. Lines and letters follow the size of the picture."""
+"""Boxes and points on an image, from plain arrays. Lines and letters follow the size of the image."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,7 +8,7 @@ import PIL.Image
 from jaxtyping import Int, Num
 from PIL import ImageDraw, ImageFont
 
-from deformable_detr.images import PictureSource, read_picture
+from deformable_detr.images import ImageSource, read_image
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]   # x0, y0, x1, y1 in whole pixels, both ends inside
@@ -27,24 +27,24 @@ LMS_TO_LINEAR_RGB = np.array([[4.0767416621, -3.3077115913, 0.2309699292],
                               [-0.0041960863, -0.7034186147, 1.7076147010]])
 
 
-def draw_boxes(picture: PictureSource, boxes: Num[np.ndarray, "T 4"], captions: Sequence[str],
+def draw_boxes(image: ImageSource, boxes: Num[np.ndarray, "T 4"], captions: Sequence[str],
                classes: Int[np.ndarray, "T"]) -> PIL.Image.Image:
-    """The upright picture with a box and a caption for each row, in the colour of its class.
+    """The upright image with a box and a caption for each row, in the colour of its class.
 
     `boxes` are xyxy in pixels, the most important first: it lies on top. A box that is not finite, turned
-    inside out or outside of the picture is left out; so is a caption for which the picture is too small.
-    Raises PictureError for a bad picture and ValueError when the arrays do not fit together.
+    inside out or outside of the image is left out; so is a caption for which the image is too small.
+    Raises ImageError for a bad image and ValueError when the arrays do not fit together.
     """
     if boxes.shape != (len(captions), 4) or classes.shape != (len(captions),):
         raise ValueError(f"expected as many boxes (N, 4) and classes (N,) as captions, got {boxes.shape}, "
                          f"{classes.shape} and {len(captions)} captions")
-    return draw_coloured(picture, boxes, captions, [colour_of(int(index)) for index in classes])
+    return draw_coloured(image, boxes, captions, [colour_of(int(index)) for index in classes])
 
 
-def draw_coloured(picture: PictureSource, boxes: Num[np.ndarray, "T 4"], captions: Sequence[str],
+def draw_coloured(image: ImageSource, boxes: Num[np.ndarray, "T 4"], captions: Sequence[str],
                   colours: Sequence[Colour]) -> PIL.Image.Image:
     """As `draw_boxes`, with a colour for each box; one of each a box."""
-    canvas = PIL.Image.fromarray(read_picture(picture))
+    canvas = PIL.Image.fromarray(read_image(image))
     rectangles = [_inside(box, canvas.size) for box in boxes]
     shown = [(rectangle, _one_line(caption), colour)
              for rectangle, caption, colour in zip(rectangles, captions, colours, strict=True) if rectangle]
@@ -55,21 +55,21 @@ def draw_coloured(picture: PictureSource, boxes: Num[np.ndarray, "T 4"], caption
     return canvas
 
 
-def draw_points(picture: PictureSource, points: Num[np.ndarray, "P 2"],
+def draw_points(image: ImageSource, points: Num[np.ndarray, "P 2"],
                 weights: Num[np.ndarray, "P"] | None = None,
                 classes: Int[np.ndarray, "P"] | None = None) -> PIL.Image.Image:
-    """The upright picture with a disc at each point (x, y in pixels), in the colour of its class.
+    """The upright image with a disc at each point (x, y in pixels), in the colour of its class.
 
     The area of a disc follows its weight beside the largest weight; without `weights` all are equal, without
     `classes` all have one colour. Left out: points and weights that are not finite, weights of 0 or less.
-    Raises PictureError for a bad picture and ValueError when the arrays do not fit together.
+    Raises ImageError for a bad image and ValueError when the arrays do not fit together.
     """
     weights = np.ones(len(points)) if weights is None else weights
     classes = np.zeros(len(points), dtype=np.int64) if classes is None else classes
     if points.shape != (len(weights), 2) or classes.shape != (len(weights),):
         raise ValueError(f"expected as many points (N, 2) and classes (N,) as weights (N,), "
                          f"got {points.shape}, {classes.shape} and {weights.shape}")
-    canvas = PIL.Image.fromarray(read_picture(picture))
+    canvas = PIL.Image.fromarray(read_image(image))
     visible = np.isfinite(points).all(axis=1) & np.isfinite(weights) & (weights > 0)
     largest = 4 * _line_width(canvas.size)
     top = max(weights[visible], default=1)
@@ -139,7 +139,7 @@ def _write_captions(draw: ImageDraw.ImageDraw, shown: Sequence[tuple[Rectangle, 
 
 
 def _places(rectangle: Rectangle, tag: tuple[int, int], size: tuple[int, int]) -> Int[np.ndarray, "places 4"]:
-    """Where a tag may stand, the best first, pushed into the picture: above, within, below; left, right."""
+    """Where a tag may stand, the best first, pushed into the image: above, within, below; left, right."""
     x0, y0, x1, y1 = rectangle
     width, height = tag
     corners = [(x, y) for y in (y0 - height, y0, y1, y1 - height) for x in (x0, x1 - width + 1)]
@@ -161,7 +161,7 @@ def _readable_on(colour: Colour) -> Colour:
 
 
 def _paste_disc(canvas: PIL.Image.Image, centre: np.ndarray, radius: int, colour: Colour) -> None:
-    """A disc with a white rim and smooth edges; what lies outside of the picture is cut off."""
+    """A disc with a white rim and smooth edges; what lies outside of the image is cut off."""
     if np.abs(centre).max() > max(canvas.size) + radius:   # far outside: Pillow's coordinates are 32-bit
         return
     left, top = (round(float(place)) - radius for place in centre)
@@ -172,7 +172,7 @@ def _paste_disc(canvas: PIL.Image.Image, centre: np.ndarray, radius: int, colour
 
 @lru_cache(maxsize=256)
 def _disc_masks(radius: int) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-    """Coverage of a disc, with and without its rim, as pictures of side 2 x radius + 1."""
+    """Coverage of a disc, with and without its rim, as images of side 2 x radius + 1."""
     side = 2 * radius + 1
     y, x = np.mgrid[:side, :side]
     distance = np.hypot(x - radius, y - radius)

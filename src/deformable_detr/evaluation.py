@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch.utils.data import DataLoader
 
-TOP_K = 100    # detections a picture that count, as COCO has it
+TOP_K = 100    # detections an image that count, as COCO has it
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CocoMetrics:
     """The twelve COCO numbers, in [0, 1], and AP of every class; NaN where there is nothing to find.
 
     AP is the mean over IoU 0.50, 0.55, ..., 0.95; AR1, AR10 and AR100 are recall with as many detections a
-    picture; small is below 32 x 32 pixels, large from 96 x 96.
+    image; small is below 32 x 32 pixels, large from 96 x 96.
     """
 
     AP: float
@@ -71,7 +71,7 @@ class CocoMetrics:
 
 @dataclass(frozen=True)
 class CocoCurves:
-    """What the numbers are means of: precision with up to 100 detections a picture, NaN where nothing is to find."""
+    """What the numbers are means of: precision with up to 100 detections an image, NaN where nothing is to find."""
 
     precision: Float[np.ndarray, "10 101 K 4"]  # IoU 0.50..0.95, recall 0..1, classes, sizes: all, small, medium, large
 
@@ -102,7 +102,7 @@ def match_names(model_names: Sequence[str], data_names: Sequence[str]) -> NameMa
 
 
 class CocoEvaluator:
-    """Collects the detections of all pictures of a data set and counts.
+    """Collects the detections of all images of a data set and counts.
 
     `names` are the model's class names, by default those of the data set in its order.
     """
@@ -110,17 +110,17 @@ class CocoEvaluator:
     def __init__(self, annotations: Annotations, names: Sequence[str] | None = None) -> None:
         self.annotations = annotations
         self.match = match_names(annotations.names if names is None else names, annotations.names)
-        self.found: dict[int, Detections] = {}      # by picture id
-        self._image_ids = annotations.pictures.ids.tolist()
+        self.found: dict[int, Detections] = {}      # by image id
+        self._image_ids = annotations.images.ids.tolist()
         self._known_ids = set(self._image_ids)
 
     def add(self, image_id: int | str | None, detections: Detections) -> None:
-        """Take the detections of one picture; said twice, the later word counts.
+        """Take the detections of one image; said twice, the later word counts.
 
-        Raises ValueError for a picture that the data set does not list, or a class beyond the model's names.
+        Raises ValueError for an image that the data set does not list, or a class beyond the model's names.
         """
         if not isinstance(image_id, int) or image_id not in self._known_ids:
-            raise ValueError(f"image_id: expected the id of a picture in {self.annotations.file}, "
+            raise ValueError(f"image_id: expected the id of an image in {self.annotations.file}, "
                              f"got {image_id!r}")
         num_classes = len(self.match.classes)
         if len(detections) and not 0 <= detections.labels.min() <= detections.labels.max() < num_classes:
@@ -129,7 +129,7 @@ class CocoEvaluator:
         self.found[image_id] = detections
 
     def summarize(self) -> CocoMetrics:
-        """The numbers over all pictures; those without detections count too."""
+        """The numbers over all images; those without detections count too."""
         return self.count()[0]
 
     def count(self) -> tuple[CocoMetrics, CocoCurves]:
@@ -146,17 +146,17 @@ class CocoEvaluator:
         return CocoMetrics(*numbers, per_class=per_class), curves
 
     def _ground_truth(self) -> dict[str, Any]:
-        """COCO's format. Pictures keep their ids, whose order decides between equal scores; annotations are
+        """COCO's format. Images keep their ids, whose order decides between equal scores; annotations are
         counted from 1, as the counter takes 0 for "no match"."""
         truth = self.annotations
-        columns = (truth.picture_index, truth.labels, truth.boxes, truth.areas, truth.crowd)
+        columns = (truth.image_index, truth.labels, truth.boxes, truth.areas, truth.crowd)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return {
             "images": [{"id": identity} for identity in self._image_ids],
             "categories": [{"id": label, "name": name} for label, name in enumerate(truth.names)],
-            "annotations": [{"id": number, "image_id": self._image_ids[picture], "category_id": label,
+            "annotations": [{"id": number, "image_id": self._image_ids[image], "category_id": label,
                              "bbox": box, "area": area, "iscrowd": int(crowd)}
-                            for number, (picture, label, box, area, crowd) in enumerate(rows, start=1)]}
+                            for number, (image, label, box, area, crowd) in enumerate(rows, start=1)]}
 
     def _results(self) -> list[dict[str, Any]]:
         results = []
@@ -175,14 +175,14 @@ class CocoEvaluator:
 
 def detect_all(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
                progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoEvaluator:
-    """What a model finds in the pictures of an evaluation loader, ready to be counted.
+    """What a model finds in the images of an evaluation loader, ready to be counted.
 
     `names` are the model's class names, by default those of the data set in its order. `progress` wraps the
     batches, to show how far it is. The model runs where its parameters are and is left in the mode it was in.
     """
     annotations: Annotations = loader.dataset.annotations  # pyright: ignore[reportAttributeAccessIssue]
     evaluator = CocoEvaluator(annotations, names)
-    sizes = {picture.id: picture.size for picture in annotations.pictures}
+    sizes = {image.id: image.size for image in annotations.images}
     device = next(model.parameters()).device
     config: ModelConfig = model.config  # type: ignore[assignment]
     was_training = model.training

@@ -13,7 +13,7 @@ from deformable_detr.structures import ImageSize
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes what the model was trained on; kept with the weights.
+    """How an image becomes what the model was trained on; kept with the weights.
 
     The short side is resized to `size` unless the long side would pass `max_size`; colours in [0, 1] are
     normalised by `mean` and `deviation`; both sides of a batch are padded to multiples of `divisor`.
@@ -34,7 +34,7 @@ class Preprocessing:
             raise ValueError(f"preprocessing: deviation must be positive, got {self.deviation}")
 
     def resized(self, image_size: ImageSize) -> ImageSize:
-        """(height, width) after resizing a picture of `image_size`."""
+        """(height, width) after resizing an image of `image_size`."""
         short, long = min(image_size), max(image_size)
         target = self.size
         if long * target > self.max_size * short:
@@ -43,12 +43,12 @@ class Preprocessing:
         return height, width
 
 
-def prepare_picture(picture: UInt8[np.ndarray, "h w 3"],
+def prepare_image(image: UInt8[np.ndarray, "h w 3"],
                     preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
-    """What the model sees of a picture: resized and normalised."""
-    image = torch.from_numpy(picture).permute(2, 0, 1)
-    size = preprocessing.resized((image.shape[1], image.shape[2]))
-    return normalised(v2.functional.resize(image, list(size)), preprocessing)
+    """What the model sees of an image: resized and normalised."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    size = preprocessing.resized((pixels.shape[1], pixels.shape[2]))
+    return normalised(v2.functional.resize(pixels, list(size)), preprocessing)
 
 
 def normalised(image: UInt8[Tensor, "3 H W"], preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:

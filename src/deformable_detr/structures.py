@@ -2,7 +2,7 @@
 
 The legend of shapes, used in every signature:
 
-    B pictures   L levels    N tokens (all levels)   C channels   M heads    D = C / M
+    B images   L levels    N tokens (all levels)   C channels   M heads    D = C / M
     P points     Q queries   K classes               T targets    H, W height and width
     E extra queries, which only training asks
 """
@@ -42,20 +42,20 @@ def to_device(structure: Structure, device: torch.device | str) -> Structure:
 
 @tensor_structure
 class ImageBatch:
-    """Normalised pictures of different sizes in one tensor, padded at the right and the bottom."""
+    """Normalised images of different sizes in one tensor, padded at the right and the bottom."""
 
     images: Float[Tensor, "B 3 H W"]        # zeros where padded
     padding: Bool[Tensor, "B H W"]          # True where padded
-    sizes: tuple[ImageSize, ...]            # (height, width) of each picture before padding
+    sizes: tuple[ImageSize, ...]            # (height, width) of each image before padding
 
     @classmethod
     def from_images(cls, images: Sequence[Tensor], size_divisor: int = 1) -> "ImageBatch":
-        """Stack normalised (3, H, W) float pictures; height and width become multiples of `size_divisor`.
+        """Stack normalised (3, H, W) float images; height and width become multiples of `size_divisor`.
 
-        Raises ValueError for an empty list, and for a picture of another shape or without pixels.
+        Raises ValueError for an empty list, and for an image of another shape or without pixels.
         """
         if not images:
-            raise ValueError("images: expected at least one picture, got none")
+            raise ValueError("images: expected at least one image, got none")
         for index, image in enumerate(images):
             if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape or not image.is_floating_point():
                 raise ValueError(f"images[{index}]: expected a float tensor (3, height, width) with pixels, "
@@ -64,12 +64,12 @@ class ImageBatch:
         height, width = (-(-max(extent) // size_divisor) * size_divisor for extent in zip(*sizes, strict=True))
         padded = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
         padding = torch.ones(len(images), height, width, dtype=torch.bool, device=images[0].device)
-        for row, (picture_height, picture_width) in zip(padding, sizes, strict=True):
-            row[:picture_height, :picture_width] = False
+        for row, (image_height, image_width) in zip(padding, sizes, strict=True):
+            row[:image_height, :image_width] = False
         return cls(torch.stack(padded), padding, sizes)
 
     def part(self, start: int, end: int) -> "ImageBatch":
-        """Pictures `start` to `end` - 1, with the padding they have."""
+        """Images `start` to `end` - 1, with the padding they have."""
         return ImageBatch(self.images[start:end], self.padding[start:end], self.sizes[start:end])
 
 
@@ -78,7 +78,7 @@ class Features:
     """What the backbone saw."""
 
     maps: tuple[Float[Tensor, "B _ _ _"], ...]   # C3, C4, C5 (or the last of them), each (B, channels, H, W)
-    padding: Bool[Tensor, "B H W"]               # of the pictures, at their own size
+    padding: Bool[Tensor, "B H W"]               # of the images, at their own size
 
 
 @tensor_structure
@@ -141,7 +141,7 @@ class ExtraPredictions:
     """What every decoder layer says of the extra queries."""
 
     logits: Float[Tensor, "layers B E K"]
-    boxes: Float[Tensor, "layers B E 4"]    # cxcywh in [0, 1] of the unpadded picture
+    boxes: Float[Tensor, "layers B E 4"]    # cxcywh in [0, 1] of the unpadded image
 
 
 @tensor_structure
@@ -149,12 +149,12 @@ class Predictions:
     """What every decoder layer says; the last layer is the answer."""
 
     logits: Float[Tensor, "layers B Q K"]
-    boxes: Float[Tensor, "layers B Q 4"]    # cxcywh in [0, 1] of the unpadded picture
+    boxes: Float[Tensor, "layers B Q 4"]    # cxcywh in [0, 1] of the unpadded image
     proposals: Proposals | None             # two-stage only
     extra: ExtraPredictions | None = None   # where extra queries were asked
 
-    def picture(self, index: int) -> "Predictions":
-        """The predictions for one picture, as a batch of one."""
+    def image(self, index: int) -> "Predictions":
+        """The predictions for one image, as a batch of one."""
         rows = slice(index, index + 1)
         proposals = self.proposals and Proposals(self.proposals.logits[rows], self.proposals.boxes[rows])
         extra = self.extra and ExtraPredictions(self.extra.logits[:, rows], self.extra.boxes[:, rows])
@@ -162,7 +162,7 @@ class Predictions:
 
     def detections(self, image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
                    names: Sequence[str] | None = None, nms_threshold: float = 1.0) -> list["Detections"]:
-        """The `top_k` highest scores over query x class of each picture, best first.
+        """The `top_k` highest scores over query x class of each image, best first.
 
         One box may come under two classes, as published. `image_sizes` are (height, width) in pixels;
         without `names` a class is called by its index. With an `nms_threshold` below 1, the best of those that
@@ -175,7 +175,7 @@ class Predictions:
 
 @tensor_structure
 class Target:
-    """The truth for one picture."""
+    """The truth for one image."""
 
     labels: Int64[Tensor, "T"]
     boxes: Float[Tensor, "T 4"]             # cxcywh in [0, 1]

@@ -80,7 +80,7 @@ def test_training_stops_at_an_error_that_the_check_finds(tmp_path: Path, name: s
     assert str(caught.value).partition(" (and ")[0] in errors
 
 
-def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
+def test_the_fast_part_looks_at_no_image(tmp_path: Path) -> None:
     noise(tmp_path / "images" / "1.png", 1)
     plant_coco(tmp_path)
     checkup = check_data(tmp_path, lambda _: LIMITS, fast=True)
@@ -90,7 +90,7 @@ def test_the_fast_part_looks_at_no_picture(tmp_path: Path) -> None:
     assert not kinds & {Kind.PICTURE_UNREADABLE, Kind.PICTURE_TRUNCATED, Kind.PICTURE_LEAK, Kind.PICTURE_ROTATED}
 
 
-def test_true_pictures_have_no_errors_and_no_likeness(tmp_path: Path) -> None:
+def test_true_images_have_no_errors_and_no_likeness(tmp_path: Path) -> None:
     for layout in ("COCO", "YOLO, Roboflow", "VOC"):
         LAYOUTS[layout](tmp_path / layout, *bccd())
         assert found_in(check_data(tmp_path / layout)) == []
@@ -119,7 +119,7 @@ def test_a_place_is_one_printable_line() -> None:
     assert str(Place(Path("a\nb\x1b[31m.txt"), 3)) == r"a\nb\x1b[31m.txt:3"
 
 
-def test_pictures_alike_are_those_that_a_search_finds_whatever_is_compared_at_once(
+def test_images_alike_are_those_that_a_search_finds_whatever_is_compared_at_once(
         monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     films = generator.random((20, GRID * GRID)) < 0.5
@@ -140,7 +140,7 @@ def test_pictures_alike_are_those_that_a_search_finds_whatever_is_compared_at_on
     assert list(find_alike(looks, set())) == expected
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 800_000       # of which the pictures themselves take 400 000
+    assert peak < 800_000       # of which the images themselves take 400 000
 
 
 def test_boxes_given_twice_are_those_that_a_search_finds(write_data) -> None:
@@ -152,7 +152,7 @@ def test_boxes_given_twice_are_those_that_a_search_finds(write_data) -> None:
     seen: dict[tuple, set[int]] = {}
     expected_same, expected_other = [], []
     for number in sorted(range(300), key=lambda number: (annotations.labels[number], number)):
-        classes = seen.setdefault((annotations.picture_index[number], *annotations.boxes[number]), set())
+        classes = seen.setdefault((annotations.image_index[number], *annotations.boxes[number]), set())
         if not annotations.crowd[number]:
             expected_same += [number] * (annotations.labels[number] in classes)
             expected_other += [number] * bool(classes - {annotations.labels[number]} and

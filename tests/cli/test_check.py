@@ -10,13 +10,13 @@ import pytest
 
 from deformable_detr import cli
 from deformable_detr.check import Limits
-from deformable_detr.images import read_picture
+from deformable_detr.images import read_image
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.training.choices import choose
 from deformable_detr.training.start import Start
 from helpers.layouts import LAYOUTS, bccd
 from helpers.planted import plant_coco, plant_yolo
-from helpers.synthetic import box, picture
+from helpers.synthetic import box, image_entry
 
 Captured = pytest.CaptureFixture[str]
 
@@ -45,7 +45,7 @@ def test_errors_end_with_1_and_each_says_where_and_what_to_do(folder: Path, caps
     assert lines[-2].startswith("errors: 11, warnings: ")
     assert lines[-1] == "check.png: statistics and a contact sheet"
     assert output.err == ""
-    assert read_picture("check.png").shape[1] == 1600
+    assert read_image("check.png").shape[1] == 1600
 
 
 def test_warnings_alone_end_with_0(folder: Path, capsys: Captured) -> None:
@@ -81,7 +81,7 @@ def test_by_default_the_limits_are_those_of_a_training_without_flags(folder: Pat
     boxes = [box(number, 1, 1, [11 * number, 5, 10, 10]) for number in range(101)]
     for split in ("train", "val"):
         (folder / "data" / f"{split}.json").write_text(json.dumps({
-            "images": [picture(1, "1.png", 1200, 900)], "categories": [{"id": 1, "name": "cell"}],
+            "images": [image_entry(1, "1.png", 1200, 900)], "categories": [{"id": 1, "name": "cell"}],
             "annotations": boxes}))
     start, _, _ = choose(Start(), {}, DetectionDataset(folder / "data", "train").annotations)
     limits = ("--size", str(start.preprocessing.size), "--max-size", str(start.preprocessing.max_size),
@@ -141,7 +141,7 @@ def test_what_was_found_is_told_though_nothing_can_be_written(folder: Path, monk
     ("check empty", "empty: no data set found"),
     ("check data --fix data/copy", "--fix: expected a folder outside of the data set, got data/copy"),
     ("check data --fix .", "--fix: expected a new or empty folder, got ."),
-    ("check data --fix copy --fast", "--fix: it has to look at the pictures"),
+    ("check data --fix copy --fast", "--fix: it has to look at the images"),
     ("check data --fix data/data.yaml", "--fix: expected a new or empty folder"),
     ("check data --sheet data/sheet.png", "--sheet: expected a file outside of the data set, got data/sheet.png"),
     ("check data --sheet nowhere/sheet.png", "--sheet: expected a file in a folder that exists, got nowhere/sheet.png"),
@@ -169,18 +169,18 @@ def test_from_within_the_data_set_nothing_is_written(folder: Path, monkeypatch: 
     assert sorted(path.name for path in Path().iterdir()) == ["Annotations", "ImageSets", "JPEGImages"]
 
 
-def test_the_sheet_bears_any_names_and_pictures(folder: Path) -> None:
-    images = folder / "data" / "images"
-    images.mkdir(parents=True)
-    pictures = []
+def test_the_sheet_bears_any_names_and_images(folder: Path) -> None:
+    image_folder = folder / "data" / "images"
+    image_folder.mkdir(parents=True)
+    images = []
     for number, (name, size) in enumerate((("$x_1$ 猫.png", (30, 20)), ("line.png", (1, 400)), ("text.png", (5, 5)))):
-        PIL.Image.fromarray(np.full(size, 99, np.uint8)).save(images / name)
-        pictures.append({"id": number, "file_name": name, "width": size[1], "height": size[0]})
-    (images / "text.png").write_text("no picture")
+        PIL.Image.fromarray(np.full(size, 99, np.uint8)).save(image_folder / name)
+        images.append({"id": number, "file_name": name, "width": size[1], "height": size[0]})
+    (image_folder / "text.png").write_text("no image")
     boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 9, 9]}]
     for split in ("train", "val"):
         (folder / "data" / f"{split}.json").write_text(json.dumps({
-            "images": pictures, "annotations": boxes if split == "train" else [],
+            "images": images, "annotations": boxes if split == "train" else [],
             "categories": [{"id": 1, "name": "$\\frac{$ 猫"}]}))
     assert cli.main(["check", "data", "--sheet", "sheet.png"]) == 1
-    assert read_picture("sheet.png").shape[1] == 1600
+    assert read_image("sheet.png").shape[1] == 1600

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from deformable_detr import cli, doctor
-from deformable_detr.images import EXIF_ORIENTATION, read_picture
+from deformable_detr.images import EXIF_ORIENTATION, read_image
 from deformable_detr.papers import DeformableDETR, ModelConfig
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo, save
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
-def picture(height: int = 30, width: int = 40) -> Image.Image:
+def image(height: int = 30, width: int = 40) -> Image.Image:
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x * 6 % 256, y * 8 % 256, (x + y) % 256], axis=2).astype(np.uint8))
 
@@ -50,7 +50,7 @@ def json_lines(capsys: Captured) -> list[dict]:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
 @pytest.mark.parametrize("closed", ["> /dev/full", "| true", ">&-", "2>&-"])
 def test_an_output_that_takes_nothing_ends_without_a_traceback(folder: Path, weights: str, closed: str) -> None:
-    picture().save("a.jpg")
+    image().save("a.jpg")
     call = f"{shlex.quote(sys.executable)} -m deformable_detr detect a.jpg --weights {shlex.quote(weights)} --json"
     ended = subprocess.run(["sh", "-c", f"{call} {closed}"], capture_output=True, text=True, check=False)
     assert "Traceback" not in ended.stderr
@@ -59,7 +59,7 @@ def test_an_output_that_takes_nothing_ends_without_a_traceback(folder: Path, wei
 
 def test_what_lay_there_stays_where_a_drawing_cannot_be_written(folder: Path, weights: str, capsys: Captured,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    picture().save("a.jpg")
+    image().save("a.jpg")
     assert cli.main(["detect", "a.jpg", "--weights", weights]) == 0
     before = Path("detections/a.jpg").read_bytes()
 
@@ -74,9 +74,9 @@ def test_what_lay_there_stays_where_a_drawing_cannot_be_written(folder: Path, we
 
 
 def test_a_name_cannot_command_the_terminal(folder: Path, weights: str, capsys: Captured) -> None:
-    picture().save("a.png")
+    image().save("a.png")
     Path("a.png").rename("new\nline\x1b[31m.png")
-    Path("b\x1b[2J.png").write_text("no picture")
+    Path("b\x1b[2J.png").write_text("no image")
     assert cli.main(["detect", ".", "--weights", weights]) == 1
     output = capsys.readouterr()
     assert "new\\nline\\x1b[31m.png: " in output.out
@@ -84,9 +84,9 @@ def test_a_name_cannot_command_the_terminal(folder: Path, weights: str, capsys: 
     assert "\x1b" not in output.out + output.err
 
 
-def test_json_has_a_line_a_picture_and_nothing_else(folder: Path, weights: str, capsys: Captured) -> None:
-    picture().save("b.jpg")
-    picture(20, 50).save("a.png")
+def test_json_has_a_line_a_image_and_nothing_else(folder: Path, weights: str, capsys: Captured) -> None:
+    image().save("b.jpg")
+    image(20, 50).save("a.png")
     assert cli.main(["detect", "b.jpg", "a.png", "--weights", weights, "--threshold", "0", "--json"]) == 0
     first, second = json_lines(capsys)
     assert list(first) == ["file", "width", "height", "detections"]
@@ -103,12 +103,12 @@ def test_json_has_a_line_a_picture_and_nothing_else(folder: Path, weights: str, 
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.jpg"]
 
 
-def test_pictures_are_drawn_into_the_output_folder(folder: Path, weights: str, capsys: Captured) -> None:
-    picture(80, 100).save("b.jpg")
+def test_images_are_drawn_into_the_output_folder(folder: Path, weights: str, capsys: Captured) -> None:
+    image(80, 100).save("b.jpg")
     assert cli.main(["detect", "b.jpg", "--weights", weights, "--threshold", "0", "--out", "new/out"]) == 0
-    drawn = read_picture("new/out/b.jpg").astype(int)
+    drawn = read_image("new/out/b.jpg").astype(int)
     assert drawn.shape == (80, 100, 3)
-    assert np.abs(drawn - np.asarray(picture(80, 100))).max() > 100
+    assert np.abs(drawn - np.asarray(image(80, 100))).max() > 100
     output = capsys.readouterr()
     assert output.out.startswith("b.jpg: ")
     assert " cat" in output.out
@@ -116,9 +116,9 @@ def test_pictures_are_drawn_into_the_output_folder(folder: Path, weights: str, c
     assert output.err == ""
 
 
-def test_without_an_output_folder_pictures_go_to_detections(folder: Path, weights: str,
+def test_without_an_output_folder_images_go_to_detections(folder: Path, weights: str,
                                                             capsys: Captured) -> None:
-    picture().save("b.jpg")
+    image().save("b.jpg")
     assert cli.main(["detect", "b.jpg", "--weights", weights, "--threshold", "1"]) == 0
     assert Path("detections/b.jpg").is_file()
     assert "nothing found" in capsys.readouterr().out
@@ -127,8 +127,8 @@ def test_without_an_output_folder_pictures_go_to_detections(folder: Path, weight
 def test_folders_and_globs(folder: Path, weights: str, capsys: Captured) -> None:
     Path("shots/deep").mkdir(parents=True)
     for name in ("shots/c.JPG", "shots/a.png", "shots/deep/d.jpeg", "shots/.hidden.png"):
-        picture().save(name)
-    Path("shots/notes.txt").write_text("no picture")
+        image().save(name)
+    Path("shots/notes.txt").write_text("no image")
     for sources, expected in [
         (["shots"], ["shots/a.png", "shots/c.JPG"]),
         (["shots/c.JPG", "shots", "shots/*"], ["shots/c.JPG", "shots/a.png"]),
@@ -140,32 +140,32 @@ def test_folders_and_globs(folder: Path, weights: str, capsys: Captured) -> None
         assert [Path(line["file"]).as_posix() for line in json_lines(capsys)] == expected
 
 
-def test_unusual_pictures_are_detected(folder: Path, weights: str, capsys: Captured) -> None:
+def test_unusual_images_are_detected(folder: Path, weights: str, capsys: Captured) -> None:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
-    picture().save("turned.jpg", exif=exif)
-    picture().convert("CMYK").save("print.jpg")
+    image().save("turned.jpg", exif=exif)
+    image().convert("CMYK").save("print.jpg")
     Image.fromarray(np.full((30, 40), 40_000, dtype=np.uint16)).save("deep.png")
-    picture().convert("L").save("grey.png")
-    picture().quantize(200).save("palette.png", transparency=bytes(range(200)))
-    picture().save("moving.gif", save_all=True, append_images=[picture()])
-    picture(1, 1).save("dot.png")
-    picture(1, 4000).save("line.png")
+    image().convert("L").save("grey.png")
+    image().quantize(200).save("palette.png", transparency=bytes(range(200)))
+    image().save("moving.gif", save_all=True, append_images=[image()])
+    image(1, 1).save("dot.png")
+    image(1, 4000).save("line.png")
     files = sorted(path.name for path in folder.iterdir())
     assert cli.main(["detect", ".", "--weights", weights, "--threshold", "0", "--json", "--out", "out"]) == 0
     lines = {line["file"]: line for line in json_lines(capsys)}
     assert sorted(lines) == files
     assert all(len(line["detections"]) == 60 for line in lines.values())
     assert (lines["turned.jpg"]["width"], lines["turned.jpg"]["height"]) == (30, 40)
-    assert read_picture("out/turned.jpg").shape == (40, 30, 3)
-    assert read_picture("out/line.png").shape == (1, 4000, 3)
+    assert read_image("out/turned.jpg").shape == (40, 30, 3)
+    assert read_image("out/line.png").shape == (1, 4000, 3)
     assert len(list(Path("out").iterdir())) == len(files)
 
 
 def test_bad_input_does_not_stop_the_rest(folder: Path, weights: str, capsys: Captured) -> None:
-    picture(200, 300).save("good.jpg")
+    image(200, 300).save("good.jpg")
     Path("truncated.jpg").write_bytes(Path("good.jpg").read_bytes()[:1000])
-    Path("text.jpg").write_text("no picture")
+    Path("text.jpg").write_text("no image")
     Path("empty.jpg").touch()
     Path("bare").mkdir()
     bad = ["truncated.jpg", "text.jpg", "empty.jpg", "absent.jpg", "bare", "no*.png"]
@@ -180,14 +180,14 @@ def test_bad_input_does_not_stop_the_rest(folder: Path, weights: str, capsys: Ca
         assert len(errors) == len(bad)
         assert all(any(error.startswith(f"ddetr: {name}: ") for error in errors) for name in bad)
         assert [path.name for path in Path("out").iterdir()] == ["good.jpg"]
-    assert "no pictures there" in lines["bare"]["error"]
+    assert "no images there" in lines["bare"]["error"]
     assert "truncated" in lines["truncated.jpg"]["error"]
 
 
 def test_no_source_is_overwritten_and_no_output_twice(folder: Path, weights: str) -> None:
     for name in ("a/x.jpg", "b/x.jpg", "b/x.png", "out/x.jpg", "out/X-2.jpg"):
         Path(name).parent.mkdir(exist_ok=True)
-        picture().save(name)
+        image().save(name)
     sources = {path: path.read_bytes() for path in folder.rglob("x*.*")}
     call = ["detect", "a", "b", "out/x.jpg", "--weights", weights, "--threshold", "0", "--out", "out"]
     assert cli.main(call) == 0
@@ -199,8 +199,8 @@ def test_no_source_is_overwritten_and_no_output_twice(folder: Path, weights: str
 
 
 def test_an_output_that_cannot_be_written_is_told(folder: Path, weights: str, capsys: Captured) -> None:
-    picture().save("a.jpg")
-    picture().save("b.jpg")
+    image().save("a.jpg")
+    image().save("b.jpg")
     Path("out/a.jpg").mkdir(parents=True)
     assert cli.main(["detect", "a.jpg", "b.jpg", "--weights", weights, "--out", "out"]) == 1
     output = capsys.readouterr()
@@ -224,7 +224,7 @@ def test_an_output_that_cannot_be_written_is_told(folder: Path, weights: str, ca
 ])
 def test_wrong_calls(folder: Path, weights: str, call: str, message: str,
                      capsys: Captured) -> None:
-    picture().save("a.jpg")
+    image().save("a.jpg")
     assert cli.main(call.replace("WEIGHTS", weights).split()) == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -237,7 +237,7 @@ def test_wrong_calls(folder: Path, weights: str, call: str, message: str,
 def test_a_terminal_sees_a_bar_and_standard_output_stays_clean(folder: Path, weights: str,
                                                                monkeypatch: pytest.MonkeyPatch,
                                                                capsys: Captured) -> None:
-    picture().save("a.jpg")
+    image().save("a.jpg")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     assert cli.main(["detect", "a.jpg", "absent.jpg", "--weights", weights, "--json"]) == 1
@@ -288,5 +288,5 @@ def test_help_and_wrong_calls_do_not_wait_for_torch() -> None:
             "sys.exit(f'{codes} {sorted({\"torch\", \"numba\", \"timm\"} & set(sys.modules))}')")
     result = run_python(code)
     assert result.stderr.splitlines()[-1] == "[0, 0, 2, 2] []"
-    assert "Find objects in pictures" in result.stdout
+    assert "Find objects in images" in result.stdout
     assert "Traceback" not in result.stderr

@@ -5,23 +5,23 @@ from pathlib import Path
 import pytest
 
 from deformable_detr import cli
-from deformable_detr.images import read_picture
-from deformable_detr.weights.sources import packaged_pictures
+from deformable_detr.images import read_image
+from deformable_detr.weights.sources import packaged_images
 
 Captured = pytest.CaptureFixture[str]
 
 
-def test_draws_every_packaged_picture_and_tells_what_it_found(tmp_path: Path, capsys: Captured) -> None:
+def test_draws_every_packaged_image_and_tells_what_it_found(tmp_path: Path, capsys: Captured) -> None:
     assert cli.main(["demo", "--out", str(tmp_path / "found")]) == 0
     output = capsys.readouterr()
     head, *rows = output.out.split("\n\n")[0].splitlines()
-    assert head.split() == ["picture", "seconds", "found", "(best", "score)"]
-    pictures = packaged_pictures()
-    assert [row.split()[0] for row in rows] == [path.name for path in pictures]
+    assert head.split() == ["image", "seconds", "found", "(best", "score)"]
+    images = packaged_images()
+    assert [row.split()[0] for row in rows] == [path.name for path in images]
     assert not any(row.endswith("nothing") for row in rows)
     assert str(tmp_path / "found") in output.out
-    for path in pictures:
-        drawn, given = read_picture(tmp_path / "found" / path.name), read_picture(path)
+    for path in images:
+        drawn, given = read_image(tmp_path / "found" / path.name), read_image(path)
         assert drawn.shape == given.shape
         assert abs(drawn.astype(int) - given).max() > 50
 

@@ -70,19 +70,19 @@ def test_a_data_set_that_cannot_be_read(weights: str, data: Path, capsys: Captur
     assert "none.safetensors" in capsys.readouterr().err
 
 
-def test_pictures_drawn_for_val_are_stated(weights: str, data: Path, capsys: Captured) -> None:
+def test_images_drawn_for_val_are_stated(weights: str, data: Path, capsys: Captured) -> None:
     (data / "annotations" / "val.json").unlink()
     assert cli.main(["eval", str(data), "--weights", weights, "--json"]) == 0
     output, error = capsys.readouterr()
     assert set(json.loads(output)["per_class"]) == {"Platelets", "RBC", "WBC"}
-    assert "no split val: of 8 pictures 2 are drawn for it (seed 0)" in error
+    assert "no split val: of 8 images 2 are drawn for it (seed 0)" in error
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
-def test_a_picture_that_cannot_be_read(weights: str, data: Path, damage: str, capsys: Captured) -> None:
-    picture = data / "images" / "BloodImage_00160.jpg"
-    content = picture.read_bytes()
-    picture.write_bytes({"truncated": content[:len(content) // 2], "text": b"no picture", "empty": b""}[damage])
+def test_a_image_that_cannot_be_read(weights: str, data: Path, damage: str, capsys: Captured) -> None:
+    image = data / "images" / "BloodImage_00160.jpg"
+    content = image.read_bytes()
+    image.write_bytes({"truncated": content[:len(content) // 2], "text": b"no image", "empty": b""}[damage])
     assert cli.main(["eval", str(data), "--weights", weights, "--json"]) == 1
     output, error = capsys.readouterr()
     assert output == ""
@@ -90,7 +90,7 @@ def test_a_picture_that_cannot_be_read(weights: str, data: Path, damage: str, ca
     assert "Traceback" not in error
 
 
-def test_an_absent_picture_is_told_before_any_is_looked_at(weights: str, data: Path, capsys: Captured) -> None:
+def test_an_absent_image_is_told_before_any_is_looked_at(weights: str, data: Path, capsys: Captured) -> None:
     (data / "images" / "BloodImage_00160.jpg").unlink()
     assert cli.main(["eval", str(data), "--weights", weights]) == 2
     assert "BloodImage_00160.jpg" in capsys.readouterr().err

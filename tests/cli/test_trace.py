@@ -28,7 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder of a call, with two pictures."""
+    """The working folder of a call, with two images."""
     monkeypatch.chdir(tmp_path)
     save_noise("a.png", 40, 30)
     save_noise("b.png", 20, 50)
@@ -74,9 +74,9 @@ def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatc
     assert output.err == ""
     lines = iter([f"{heading}: {line}" for heading, below in sections(output.out) for line in below])
     for expected in [
-        "pictures.py: picture 0 (1063, 738, 3)",
-        "pictures.py: picture 1 (548, 813, 3)",
-        "data/transforms.py: picture 0 (3, 1063, 738)",
+        "images.py: image 0 (1063, 738, 3)",
+        "images.py: image 1 (548, 813, 3)",
+        "data/transforms.py: image 0 (3, 1063, 738)",
         "structures.py: images (2, 3, 1063, 813)",
         "model/backbone.py: C3 (2, 512, 133, 102)",
         "model/backbone.py: C4 (2, 1024, 67, 51)",
@@ -87,9 +87,9 @@ def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatc
         "model/pyramid.py: level starts (4,) L 0 .. 17867",
         "model/pyramid.py: 0, 13566, 16983, 17867",
         "model/pyramid.py: valid ratios (2, 4, 2)",
-        ("model/pyramid.py: picture 0, (width, height): "
+        ("model/pyramid.py: image 0, (width, height): "
          "(0.9118, 1.0000) (0.9216, 1.0000) (0.9231, 1.0000) (0.9231, 1.0000)"),
-        ("model/pyramid.py: picture 1, (width, height): "
+        ("model/pyramid.py: image 1, (width, height): "
          "(1.0000, 0.5188) (1.0000, 0.5224) (1.0000, 0.5294) (1.0000, 0.5294)"),
         "model/encoder.py: reference points (2, 18088, 4, 2)",
         "model/encoder.py: the very first: (0.0049, 0.0038) (0.0050, 0.0038) (0.0050, 0.0038) (0.0050, 0.0038)",
@@ -101,9 +101,9 @@ def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatc
         "model/queries.py: reference (2, 300, 2)",
         "model/heads.py, decoder layer 0: logits (2, 300, 91)",
         "model/heads.py, decoder layer 0: boxes (2, 300, 4)",
-        "structures.py: picture 0 boxes (100, 4)",
+        "structures.py: image 0 boxes (100, 4)",
         "structures.py: in pixels of 1063 x 738",
-        "structures.py: picture 1 boxes (100, 4)",
+        "structures.py: image 1 boxes (100, 4)",
         "structures.py: in pixels of 548 x 813",
     ]:
         assert any(line.startswith(expected) for line in lines), f"no {expected!r}, or not in this place"
@@ -119,8 +119,8 @@ def test_text_in_a_pipe_is_never_broken(folder: Path, short_presets: None, capsy
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1], "the same weights each time, whatever the width"
     lines = outputs[0].splitlines()
-    assert lines[:3] == ["preset two-stage, random weights, pictures not resized",
-                         "picture 0: a.png", "picture 1: b.png"]
+    assert lines[:3] == ["preset two-stage, random weights, images not resized",
+                         "image 0: a.png", "image 1: b.png"]
     assert all(line == line.rstrip() for line in lines)
     assert "\x1b" not in outputs[0]
 
@@ -148,7 +148,7 @@ def test_json_is_one_object(folder: Path, weights: Path, capsys: Captured) -> No
     logits = stages["decoder layer 1", "logits"]
     assert (logits["file"], logits["shape"], logits["dtype"]) == ("model/heads.py", [2, 20, 3], "float32")
     assert logits["min"] < logits["max"]
-    assert stages["", "picture 1 boxes"]["notes"] == ["in pixels of 20 x 50"]
+    assert stages["", "image 1 boxes"]["notes"] == ["in pixels of 20 x 50"]
 
 
 def test_layers_to_look_into(folder: Path, weights: Path, capsys: Captured) -> None:
@@ -161,24 +161,24 @@ def test_without_weights_the_packaged_ones_are_taken(folder: Path, weights: Path
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "packaged_weights", lambda: weights)
     assert cli.main(["trace", "a.png"]) == 0
-    assert capsys.readouterr().out.startswith("weights demo\npicture 0: a.png\n")
+    assert capsys.readouterr().out.startswith("weights demo\nimage 0: a.png\n")
 
 
-def test_pictures_that_cannot_be_read_are_left_out(folder: Path, weights: Path, capsys: Captured) -> None:
-    Path("text.png").write_text("no picture")
+def test_images_that_cannot_be_read_are_left_out(folder: Path, weights: Path, capsys: Captured) -> None:
+    Path("text.png").write_text("no image")
     call = ["trace", "absent.png", "a.png", "text.png", ".", "--weights", str(weights)]
     assert cli.main(call) == 1
     output = capsys.readouterr()
     assert [line.split(": ")[1] for line in output.err.splitlines()] == ["absent.png", "text.png", "."]
-    assert "picture 0: a.png" in output.out
+    assert "image 0: a.png" in output.out
     assert "(1, 3, 85, 64)" in output.out
     assert cli.main([*call, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert [picture["file"] for picture in found["pictures"]] == ["a.png"]
+    assert [image["file"] for image in found["pictures"]] == ["a.png"]
     assert found["errors"][0] == {"file": "absent.png", "error": "absent.png: no such file"}
 
 
-def test_no_picture_at_all(folder: Path, weights: Path, capsys: Captured) -> None:
+def test_no_image_at_all(folder: Path, weights: Path, capsys: Captured) -> None:
     assert cli.main(["trace", "absent.png", "--weights", str(weights)]) == 1
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "ddetr: absent.png: no such file\n")

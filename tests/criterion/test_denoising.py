@@ -41,7 +41,7 @@ def test_near_and_far() -> None:
     assert 150 < len(far) < 400   # the others' edges have passed each other
 
 
-def test_noisy_boxes_are_boxes_in_the_picture() -> None:
+def test_noisy_boxes_are_boxes_in_the_image() -> None:
     torch.manual_seed(0)
     boxes = cxcywh_to_xyxy(noisy(torch.tensor([[0.1, 0.9, 0.2, 0.2], [0.5, 0.5, 1.0, 1.0]]), 100))
     assert ((boxes >= 0) & (boxes <= 1)).all()
@@ -72,13 +72,13 @@ def test_slots_of_a_batch() -> None:
         assert (distance <= targets[0].boxes[index, 2:].repeat(2)).all()
 
 
-def test_a_picture_does_not_depend_on_its_neighbours() -> None:
+def test_a_image_does_not_depend_on_its_neighbours() -> None:
     targets = random_targets(3, 0, 2)
     torch.manual_seed(0)
     together = build_denoising(targets, 16)
     torch.manual_seed(0)
     for index, target in enumerate(targets):
-        alone, part = build_denoising([target], 16), together.picture(index)
+        alone, part = build_denoising([target], 16), together.image(index)
         assert torch.equal(alone.queries.boxes, part.queries.boxes)
         assert torch.equal(alone.objects, part.objects)
         assert torch.equal(alone.weights, part.weights)
@@ -96,17 +96,17 @@ def test_losses_against_a_plain_loop() -> None:
     added = 0.0
     for layer, suffix in enumerate(["_dn_0", "_dn"]):
         focal = distance = overlap = torch.zeros(())
-        for picture, target in enumerate(targets):
+        for image, target in enumerate(targets):
             for slot in range(16):
-                weight, which = noise.weights[picture, slot], int(noise.objects[picture, slot])
+                weight, which = noise.weights[image, slot], int(noise.objects[image, slot])
                 truth = torch.zeros(5)
                 if which >= 0:
                     truth[target.labels[which]] = 1
-                    box = extra.boxes[layer, picture, slot]
+                    box = extra.boxes[layer, image, slot]
                     distance = distance + weight * (box - target.boxes[which]).abs().sum()
                     overlap = overlap + weight * generalized_box_iou_loss(
                         cxcywh_to_xyxy(box), cxcywh_to_xyxy(target.boxes[which]))
-                focal = focal + weight * sigmoid_focal_loss(extra.logits[layer, picture, slot], truth, 0.25, 2, "sum")
+                focal = focal + weight * sigmoid_focal_loss(extra.logits[layer, image, slot], truth, 0.25, 2, "sum")
         for kind, expected, share in (("ce", focal, 2), ("bbox", distance, 5), ("giou", overlap, 2)):
             torch.testing.assert_close(losses.parts[f"loss_{kind}{suffix}"], expected / 5)
             added += share * expected.item() / 5
@@ -145,7 +145,7 @@ def test_proposals_matched_several_times() -> None:
 
 @pytest.mark.parametrize("mixed_queries", [False, True])
 def test_every_parameter_has_its_gradient_without_an_object(mixed_queries: bool) -> None:
-    """As processes that share the work must have it, whatever their pictures show."""
+    """As processes that share the work must have it, whatever their images show."""
     model = small_model(mixed_queries=mixed_queries, look_forward_twice=True).train()
     targets = [Target(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))]
     noise = build_denoising(targets, 6)

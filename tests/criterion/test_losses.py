@@ -32,9 +32,9 @@ def test_each_layer_against_a_plain_loop() -> None:
         distance = overlap = torch.zeros(())
         flat_labels = torch.cat([target.labels for target in targets])
         flat_boxes = torch.cat([target.boxes for target in targets])
-        for picture, query, index in zip(matches.picture, matches.query, matches.target, strict=True):
-            truth[picture, query, flat_labels[index]] = 1
-            box, wanted = boxes[picture, query], flat_boxes[index]
+        for image, query, index in zip(matches.image, matches.query, matches.target, strict=True):
+            truth[image, query, flat_labels[index]] = 1
+            box, wanted = boxes[image, query], flat_boxes[index]
             distance = distance + (box - wanted).abs().sum()
             overlap = overlap + generalized_box_iou_loss(cxcywh_to_xyxy(box), cxcywh_to_xyxy(wanted))
         focal = sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2, reduction="sum")
@@ -94,9 +94,9 @@ def test_scores_that_follow_the_boxes() -> None:
         matches = match(logits[None], boxes[None], targets, MatchingCost())
         score = logits.sigmoid()
         expected = -(score**2 * (1 - score).log()).sum()
-        for picture, query, index in zip(matches.picture, matches.query, matches.target, strict=True):
-            p = score[picture, query, labels[index]]
-            overlap = box_iou(cxcywh_to_xyxy(boxes[picture, query])[None], cxcywh_to_xyxy(truth[index])[None]).item()
+        for image, query, index in zip(matches.image, matches.query, matches.target, strict=True):
+            p = score[image, query, labels[index]]
+            overlap = box_iou(cxcywh_to_xyxy(boxes[image, query])[None], cxcywh_to_xyxy(truth[index])[None]).item()
             wanted = p**0.25 * overlap**0.75
             expected = expected + p**2 * (1 - p).log() - wanted * p.log() - (1 - wanted) * (1 - p).log()
         torch.testing.assert_close(losses.parts[f"loss_ce{suffix}"], expected / 5)
@@ -123,7 +123,7 @@ def test_a_score_moves_towards_the_fit_of_its_box() -> None:
 
 @pytest.mark.parametrize(("targets", "message"), [
     ([], "targets: expected 1"),
-    ([Target(torch.tensor([5]), torch.ones(1, 4), "a.jpg")], "picture 'a.jpg'.*expected 0 to 4, got 5 to 5"),
+    ([Target(torch.tensor([5]), torch.ones(1, 4), "a.jpg")], "image 'a.jpg'.*expected 0 to 4, got 5 to 5"),
     ([Target(torch.tensor([-1]), torch.ones(1, 4))], "expected 0 to 4"),
 ])
 def test_targets_that_do_not_fit(targets: list[Target], message: str) -> None:

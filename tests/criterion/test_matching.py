@@ -20,8 +20,8 @@ def random_predictions(num_layers: int, batch: int, num_queries: int) -> tuple[t
     return 2 * torch.randn(*shape, 4), 0.2 + 0.3 * torch.rand(*shape, 4)
 
 
-def pairs_of(matches: Matches, layer: int, picture: int) -> tuple[list[int], list[int]]:
-    here = (matches.layer == layer) & (matches.picture == picture)
+def pairs_of(matches: Matches, layer: int, image: int) -> tuple[list[int], list[int]]:
+    here = (matches.layer == layer) & (matches.image == image)
     return matches.query[here].tolist(), matches.target[here].tolist()
 
 
@@ -31,12 +31,12 @@ def test_the_cheapest_of_all_assignments() -> None:
     logits, boxes = random_predictions(2, 2, 5)
     matches = match(logits, boxes, targets, cost)
     for layer in range(2):
-        for picture, (target, first) in enumerate(zip(targets, (0, 3), strict=True)):
-            costs = cost(logits[layer, picture], boxes[layer, picture], target)
+        for image, (target, first) in enumerate(zip(targets, (0, 3), strict=True)):
+            costs = cost(logits[layer, image], boxes[layer, image], target)
             columns = range(costs.shape[1])
             cheapest = min(sum(costs[query, column].item() for query, column in zip(chosen, columns, strict=True))
                            for chosen in permutations(range(5), costs.shape[1]))
-            queries, objects = pairs_of(matches, layer, picture)
+            queries, objects = pairs_of(matches, layer, image)
             found = sum(costs[query, index - first].item() for query, index in zip(queries, objects, strict=True))
             assert found == pytest.approx(cheapest)
             assert sorted(objects) == [first + column for column in columns]
@@ -47,9 +47,9 @@ def test_more_objects_than_queries() -> None:
     assert sorted(matches.query.tolist()) == [0, 1]
 
 
-def test_pictures_without_objects() -> None:
+def test_images_without_objects() -> None:
     matches = match(*random_predictions(3, 2, 4), random_targets(0, 2), MatchingCost())
-    assert set(matches.picture.tolist()) == {1}
+    assert set(matches.image.tolist()) == {1}
     assert set(matches.target.tolist()) == {0, 1}
     assert len(match(*random_predictions(3, 2, 4), random_targets(0, 0), MatchingCost()).query) == 0
 

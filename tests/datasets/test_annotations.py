@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import DataError
 from deformable_detr.datasets.formats.coco import read_annotations
-from helpers.synthetic import box, picture
+from helpers.synthetic import box, image_entry
 
 CONTENT = {
-    "images": [picture(7, "a.png", 40, 30), picture(3, "b.png", 30, 40)],
+    "images": [image_entry(7, "a.png", 40, 30), image_entry(3, "b.png", 30, 40)],
     "annotations": [box(1, 7, 90, [2, 3.5, 10, 12]), box(2, 3, 5, [0, 0, 30, 40], iscrowd=1, area=7.5)],
     "categories": [{"id": 90, "name": "cat"}, {"id": 5, "name": "dog"}],
 }
@@ -39,9 +39,9 @@ def test_everything_is_kept(tmp_path: Path) -> None:
     read_in = read(tmp_path, CONTENT)
     assert read_in.names == ("dog", "cat")
     assert read_in.category_ids == (5, 90)
-    assert [p.size for p in read_in.pictures] == [(30, 40), (40, 30)]
+    assert [p.size for p in read_in.images] == [(30, 40), (40, 30)]
     assert read_in.ids.tolist() == [1, 2]
-    assert read_in.picture_index.tolist() == [0, 1]
+    assert read_in.image_index.tolist() == [0, 1]
     assert read_in.labels.tolist() == [1, 0]
     np.testing.assert_array_equal(read_in.boxes, [[2, 3.5, 10, 12], [0, 0, 30, 40]])
     assert read_in.areas.tolist() == [120, 7.5]
@@ -78,14 +78,14 @@ def test_no_annotations_at_all(tmp_path: Path) -> None:
     (spoilt("categories", name=3), "category 90: name: expected a text, got 3"),
     (spoilt("categories", name="\ud800"), "category 90: name: expected a text"),
     (spoilt("categories", name="c\nat"), "category 90: name: expected no control characters, got 'c\\nat'"),
-    (spoilt("images", id=3), "picture id 3: expected once"),
+    (spoilt("images", id=3), "image id 3: expected once"),
     (spoilt("images", id=...), "images[0]: id: expected a whole number, got nothing"),
-    (spoilt("images", id=2**70), "picture 1180591620717411303424: id: expected a whole number"),
-    (spoilt("images", file_name="a\0.png"), "picture 7: file_name: expected a text"),
-    (spoilt("images", width="40"), "picture 7: width: expected a positive whole number of pixels, got '40'"),
-    (spoilt("images", height=0), "picture 7: height: expected a positive"),
-    (spoilt("images", height=True), "picture 7: height: expected a positive"),
-    (spoilt("annotations", image_id=8), "annotation 1: image_id: expected the id of a listed picture, got 8"),
+    (spoilt("images", id=2**70), "image 1180591620717411303424: id: expected a whole number"),
+    (spoilt("images", file_name="a\0.png"), "image 7: file_name: expected a text"),
+    (spoilt("images", width="40"), "image 7: width: expected a positive whole number of pixels, got '40'"),
+    (spoilt("images", height=0), "image 7: height: expected a positive"),
+    (spoilt("images", height=True), "image 7: height: expected a positive"),
+    (spoilt("annotations", image_id=8), "annotation 1: image_id: expected the id of a listed image, got 8"),
     (spoilt("annotations", image_id=[7]), "annotation 1: image_id: expected a whole number, got [7]"),
     (spoilt("annotations", category_id=6),
      "annotation 1: category_id: expected one of the category ids [5, 90], got 6"),

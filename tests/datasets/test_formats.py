@@ -1,4 +1,4 @@
-"""The same pictures, as every tool and service would write them, are the same targets."""
+"""The same images, as every tool and service would write them, are the same targets."""
 
 import importlib.util
 import logging
@@ -13,14 +13,14 @@ import torch
 from deformable_detr.boxes import xyxy_to_cxcywh
 from deformable_detr.datasets.findings import DataError
 from deformable_detr.datasets.folder import DataFolder
-from deformable_detr.images import EXIF_ORIENTATION, read_picture
+from deformable_detr.images import EXIF_ORIENTATION, read_image
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.loader import build_loader
 from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.preprocessing import Preprocessing
 from helpers.layouts import LAYOUTS, UNSPLIT, bccd
 
-PLAIN = eval_transform(Preprocessing(size=120, max_size=160))    # leaves the pictures at their size
+PLAIN = eval_transform(Preprocessing(size=120, max_size=160))    # leaves the images at their size
 DRAWN = [f"BloodImage_{number:05}.jpg" for number in (20, 32, 40, 210, 264, 299, 343)]
 
 
@@ -39,22 +39,22 @@ def test_every_layout_gives_the_same_targets(tmp_path: Path, layout: str) -> Non
     for split, truths in splits.items():
         dataset = DetectionDataset(folder, split, PLAIN)
         assert dataset.names == tuple(names)
-        assert [picture.file_name.split("/")[-1] for picture in dataset.annotations.pictures] == [
+        assert [image.file_name.split("/")[-1] for image in dataset.annotations.images] == [
             truth.file.name for truth in truths]
         for index, truth in enumerate(truths):
             labels = torch.tensor([label for label, _ in truth.objects])
             xywh = torch.tensor([box for _, box in truth.objects])
             boxes = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
-            image, target, _ = dataset[index]
+            prepared, target, _ = dataset[index]
             torch.testing.assert_close(target.labels, labels, rtol=0, atol=0)
             torch.testing.assert_close(target.boxes, xyxy_to_cxcywh(boxes) / torch.tensor([160, 120] * 2), rtol=0,
                                        atol=0)
-            assert image.shape == (3, 120, 160)
-        np.testing.assert_array_equal(dataset.picture(0), read_picture(truths[0].file))
+            assert prepared.shape == (3, 120, 160)
+        np.testing.assert_array_equal(dataset.image(0), read_image(truths[0].file))
 
 
 @pytest.mark.parametrize("layout", UNSPLIT)
-def test_without_splits_the_same_pictures_are_drawn_for_val(tmp_path: Path, layout: str,
+def test_without_splits_the_same_images_are_drawn_for_val(tmp_path: Path, layout: str,
                                                             caplog: pytest.LogCaptureFixture) -> None:
     skip_without_pyarrow(layout)
     names, splits = bccd()
@@ -63,12 +63,12 @@ def test_without_splits_the_same_pictures_are_drawn_for_val(tmp_path: Path, layo
         folder = DataFolder(tmp_path)
         parts = {split: DetectionDataset(folder, split, PLAIN) for split in folder.splits}
     assert list(parts) == ["train", "val"]
-    files = {split: [picture.file_name.split("/")[-1] for picture in part.annotations.pictures]
+    files = {split: [image.file_name.split("/")[-1] for image in part.annotations.images]
              for split, part in parts.items()}
     assert files["val"] == DRAWN
     assert sorted(files["train"] + files["val"]) == [truth.file.name for truth in splits["train"]]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}: no split val: of 36 pictures 7 are drawn for it (seed 0), 29 are left to train on"]
+        f"{tmp_path}: no split val: of 36 images 7 are drawn for it (seed 0), 29 are left to train on"]
     objects = {truth.file.name: len(truth.objects) for truth in splits["train"]}
     for split, part in parts.items():
         assert [len(part[index].target.labels) for index in range(len(part))] == [
@@ -84,10 +84,10 @@ def test_only_train_and_test_leave_test_alone(tmp_path: Path) -> None:
     assert [len(DetectionDataset(folder, split, PLAIN)) for split in folder.splits] == [29, 7, 12]
 
 
-def test_one_picture_cannot_be_split(tmp_path: Path) -> None:
+def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     names, splits = bccd()
     LAYOUTS["YOLO"](tmp_path, names, {"train": splits["train"][:1]})
-    with pytest.raises(DataError, match="no split 'val', and train has too few pictures to draw one from: 1"):
+    with pytest.raises(DataError, match="no split 'val', and train has too few images to draw one from: 1"):
         DetectionDataset(tmp_path, "val", PLAIN)
 
 
@@ -107,11 +107,11 @@ def test_outlines_are_boxes_around_them(tmp_path: Path) -> None:
     label = next((tmp_path / "labels" / "val").iterdir())
     label.write_text("1 0.5 0.25 0.75 0.5 0.625 1\n")
     annotations = DetectionDataset(tmp_path, "val", PLAIN).annotations
-    index = [picture.file_name for picture in annotations.pictures].index(f"images/val/{label.stem}.jpg")
-    np.testing.assert_array_equal(annotations.boxes[annotations.picture_index == index], [[80, 30, 40, 90]])
+    index = [image.file_name for image in annotations.images].index(f"images/val/{label.stem}.jpg")
+    np.testing.assert_array_equal(annotations.boxes[annotations.image_index == index], [[80, 30, 40, 90]])
 
 
-def test_a_turned_picture_has_the_size_that_a_viewer_shows(tmp_path: Path) -> None:
+def test_a_turned_image_has_the_size_that_a_viewer_shows(tmp_path: Path) -> None:
     names, splits = bccd()
     LAYOUTS["YOLO"](tmp_path, names, splits)
     exif = PIL.Image.Exif()
@@ -119,8 +119,8 @@ def test_a_turned_picture_has_the_size_that_a_viewer_shows(tmp_path: Path) -> No
     file = sorted((tmp_path / "images" / "val").iterdir())[0]
     PIL.Image.open(file).save(file, exif=exif)
     dataset = DetectionDataset(tmp_path, "val", PLAIN)
-    assert dataset.annotations.pictures[0].size == (160, 120)
-    assert dataset.picture(0).shape == (160, 120, 3)
+    assert dataset.annotations.images[0].size == (160, 120)
+    assert dataset.image(0).shape == (160, 120, 3)
 
 
 def test_names_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:

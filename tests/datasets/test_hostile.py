@@ -80,7 +80,7 @@ def refusal(folder: Path, split: str = "train") -> str:
     return str(caught.value)
 
 
-def test_a_list_cannot_name_pictures_outside(yolo: Path) -> None:
+def test_a_list_cannot_name_images_outside(yolo: Path) -> None:
     outside = yolo.parent / "outside.jpg"
     outside.write_bytes(next((yolo / "images" / "train").iterdir()).read_bytes())
     for line in ("../outside.jpg", str(outside), "images/../../outside.jpg", "file:///etc/hostname", "x" * 5000,
@@ -97,19 +97,19 @@ def test_a_list_that_is_a_link_to_something_else_is_not_read(yolo: Path) -> None
     assert "password" not in refusal(yolo)
 
 
-def test_pictures_that_are_links_to_something_else(yolo: Path) -> None:
-    picture = sorted((yolo / "images" / "train").iterdir())[0]
-    picture.rename(yolo.parent / "outside.jpg")
-    picture.symlink_to(yolo.parent / "outside.jpg")
+def test_images_that_are_links_to_something_else(yolo: Path) -> None:
+    image = sorted((yolo / "images" / "train").iterdir())[0]
+    image.rename(yolo.parent / "outside.jpg")
+    image.symlink_to(yolo.parent / "outside.jpg")
     assert "train.txt:1: expected a file inside" in refusal(yolo)
     (yolo / "data.yaml").write_text((yolo / "data.yaml").read_text().replace("train.txt", "images/train"))
-    assert f"{picture}: expected a file inside" in refusal(yolo)
+    assert f"{image}: expected a file inside" in refusal(yolo)
 
 
 def test_names_with_line_breaks_are_refused_in_one_line(yolo: Path) -> None:
     (yolo / "data.yaml").write_text((yolo / "data.yaml").read_text().replace("train.txt", "images/train"))
-    picture = sorted((yolo / "images" / "train").iterdir())[0]
-    picture.rename(picture.with_name("a\nb.jpg"))
+    image = sorted((yolo / "images" / "train").iterdir())[0]
+    image.rename(image.with_name("a\nb.jpg"))
     assert r"a\nb.jpg: file_name: expected no control characters, got 'a\nb.jpg'" in refusal(yolo)
 
 
@@ -125,7 +125,7 @@ def test_names_that_are_none(yolo: Path, names: str) -> None:
 def test_places_outside_are_looked_for_inside(yolo: Path, place: str) -> None:
     (yolo / "data.yaml").write_text((yolo / "data.yaml").read_text().replace("train: train.txt", f"train: {place!r}"))
     annotations = DataFolder(yolo).read("train", Findings(strict=True))
-    assert {picture.file_name.split("/")[0] for picture in annotations.pictures} == {"images"}
+    assert {image.file_name.split("/")[0] for image in annotations.images} == {"images"}
 
 
 @pytest.mark.parametrize("place", ["/", "/etc", "C:\\", "images/absent", "\0", "3", "x" * 5000])
@@ -150,11 +150,11 @@ def darknet(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_darknet_list_cannot_name_pictures_outside(darknet: Path) -> None:
-    picture = sorted((darknet / "obj_train_data").glob("*.jpg"))[0]
-    (darknet.parent / "outside.jpg").write_bytes(picture.read_bytes())
+def test_a_darknet_list_cannot_name_images_outside(darknet: Path) -> None:
+    image = sorted((darknet / "obj_train_data").glob("*.jpg"))[0]
+    (darknet.parent / "outside.jpg").write_bytes(image.read_bytes())
     (darknet / "link.jpg").symlink_to(darknet.parent / "outside.jpg")
-    (darknet / "a\x07b.jpg").write_bytes(picture.read_bytes())
+    (darknet / "a\x07b.jpg").write_bytes(image.read_bytes())
     for line in ("../outside.jpg", str(darknet.parent / "outside.jpg"), "data/../../outside.jpg", "x" * 5000, "\0"):
         (darknet / "train.txt").write_text(line + "\n")
         assert re.search(r"train\.txt:1: .* is not in ", refusal(darknet))
@@ -170,8 +170,8 @@ def test_a_darknet_list_cannot_name_pictures_outside(darknet: Path) -> None:
     ("names =", "obj.data: names: expected a file with the name of a class on each line"),
     ("names = linked.names", "linked.names: expected a file inside"),
     ("names = empty.names", "empty.names: expected the name of a class on each line, got none"),
-    ("names = obj.names\ntrain = gone.txt", "obj.data: train: expected a folder of pictures or a list of them"),
-    ("names = obj.names\ntrain =", "obj.data: expected a list of pictures, as in `train = train.txt`, got none")])
+    ("names = obj.names\ntrain = gone.txt", "obj.data: train: expected a folder of images or a list of them"),
+    ("names = obj.names\ntrain =", "obj.data: expected a list of images, as in `train = train.txt`, got none")])
 def test_darknet_settings_that_cannot_be_used(darknet: Path, line: str, words: str) -> None:
     (darknet.parent / "secret").write_text("password\n")
     (darknet / "linked.names").symlink_to(darknet.parent / "secret")
@@ -195,11 +195,11 @@ def test_a_parquet_file_that_grows_out_of_proportion(tmp_path: Path, monkeypatch
     arrow = pytest.importorskip("pyarrow")
     LAYOUTS["parquet, structs"](tmp_path, *bccd())
     monkeypatch.setattr(parquet_file, "LARGEST_GROUP", 10_000_000)
-    assert DataFolder(tmp_path).read("train", Findings()).pictures
+    assert DataFolder(tmp_path).read("train", Findings()).images
     file = next((tmp_path / "default").glob("train/*.parquet"))
     whole = arrow.parquet.read_table(file)
-    pictures = arrow.array([{"bytes": bytes(20_000_000), "path": "a"}] * len(whole), whole.schema.field("image").type)
-    table = whole.set_column(whole.schema.get_field_index("image"), whole.schema.field("image"), pictures)
+    images = arrow.array([{"bytes": bytes(20_000_000), "path": "a"}] * len(whole), whole.schema.field("image").type)
+    table = whole.set_column(whole.schema.get_field_index("image"), whole.schema.field("image"), images)
     arrow.parquet.write_table(table, file, compression="zstd")
     with pytest.raises(DataError, match=r"^\S+\.parquet: row group 0: [\d,]+ bytes would become [\d,]+; expected at m"):
         DataFolder(tmp_path).read("train", Findings())
@@ -208,9 +208,9 @@ def test_a_parquet_file_that_grows_out_of_proportion(tmp_path: Path, monkeypatch
 def test_large_parquet_rows_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     LAYOUTS["parquet, structs"](tmp_path, *bccd())
-    whole = DataFolder(tmp_path).read("train", Findings()).pictures
+    whole = DataFolder(tmp_path).read("train", Findings()).images
     rows: list[int] = []
     monkeypatch.setattr(parquet_file, "BATCH_BYTES", 1000)
     monkeypatch.setattr(parquet_file, "_num_values", lambda array: rows.append(len(array)) or 0)
-    assert list(DataFolder(tmp_path).read("train", Findings()).pictures) == list(whole)
+    assert list(DataFolder(tmp_path).read("train", Findings()).images) == list(whole)
     assert set(rows) == {1}

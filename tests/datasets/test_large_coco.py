@@ -15,9 +15,9 @@ from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.documents import parse_json
 from deformable_detr.datasets.findings import DataError, Findings
 from deformable_detr.datasets.formats import coco
-from helpers.synthetic import box, picture
+from helpers.synthetic import box, image_entry
 
-IMAGES = [picture(number, f"{number}.png", 40, 30) for number in range(4)]
+IMAGES = [image_entry(number, f"{number}.png", 40, 30) for number in range(4)]
 CATEGORIES = [{"id": 90, "name": "cat"}, {"id": 5, "name": "dog"}]
 
 # As they stand in a file: `json` itself would write none of some.
@@ -59,11 +59,11 @@ def outcome(file: Path, *, careful: bool) -> tuple[Annotations | None, list[str]
 def same(first: Annotations | None, second: Annotations | None) -> bool:
     if first is None or second is None:
         return first is second
-    return (first.pictures == second.pictures and first.names == second.names
+    return (first.images == second.images and first.names == second.names
             and first.category_ids == second.category_ids
             and all(np.array_equal(getattr(first, name), getattr(second, name)) and
                     getattr(first, name).dtype == getattr(second, name).dtype
-                    for name in ("ids", "picture_index", "labels", "boxes", "areas", "crowd")))
+                    for name in ("ids", "image_index", "labels", "boxes", "areas", "crowd")))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

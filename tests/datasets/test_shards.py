@@ -1,4 +1,4 @@
-"""WebDataset's shards: any archive that tools write, no archive that somebody forged, and each picture read once."""
+"""WebDataset's shards: any archive that tools write, no archive that somebody forged, and each image read once."""
 
 import gzip
 import io
@@ -15,7 +15,7 @@ import pytest
 from deformable_detr.datasets.findings import DataError, Findings
 from deformable_detr.datasets.folder import DataFolder
 from deformable_detr.datasets.formats.tar_members import BLOCK, MAX_EXTENDED, Member, read_members
-from deformable_detr.images import PictureError, read_picture
+from deformable_detr.images import ImageError, read_image
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.loader import Process, build_loader
 from deformable_detr.loading.transforms import eval_transform
@@ -103,7 +103,7 @@ def extended(content: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
 DAMAGED = {
     "nothing": (b"", "expected an uncompressed tar archive, got something else"),
     "gzip": (gzip.compress(archive("a.jpg")), "got one compressed by gzip"),
-    "no archive": (b"a picture, perhaps" * 100, "got something else"),
+    "no archive": (b"an image, perhaps" * 100, "got something else"),
     "cut in a header": (archive("a.jpg")[:100], "got something else"),
     "cut in a member": (archive("a.jpg")[:BLOCK + 3], "'a.jpg' ends at byte 517, the archive at 515"),
     "without an end": (archive("a.jpg")[:2 * BLOCK], "the end of the archive is missing, behind byte 1,024"),
@@ -202,7 +202,7 @@ def test_objects_keep_their_areas_and_crowds_stay_out_of_training(tmp_path: Path
         put(shard, "folder/a.json", json.dumps({"image_id": 9, "objects": objects}).encode())
     (tmp_path / "classes.json").write_text('[{"id": 1, "name": "cell"}]')
     annotations = DataFolder(tmp_path).source.read("train", Findings(strict=True))
-    assert annotations.pictures[0].file_name == "folder/a.jpg"
+    assert annotations.images[0].file_name == "folder/a.jpg"
     assert (annotations.areas.tolist(), annotations.crowd.tolist()) == ([700, 2500], [False, True])
     assert str(annotations.place_of_object(1)) == f"{tmp_path / 'train.tar'}: folder/a.jpg: object 1"
 
@@ -211,23 +211,23 @@ def test_a_store_can_be_sent_to_another_process(folder: Path) -> None:
     annotations = DetectionDataset(folder, "train", PLAIN).annotations
     sent = pickle.loads(pickle.dumps(annotations.store))
     _, splits = bccd()
-    assert list(sent.sources(annotations.pictures)) == [truth.file.read_bytes() for truth in splits["train"][:6]]
+    assert list(sent.sources(annotations.images)) == [truth.file.read_bytes() for truth in splits["train"][:6]]
 
 
 def test_a_shard_that_has_become_shorter_is_named_in_one_line(folder: Path) -> None:
     dataset = DetectionDataset(folder, "train", PLAIN)
     shard = folder / "train-000001.tar"
     shard.write_bytes(shard.read_bytes()[:BLOCK])
-    last = dataset.annotations.pictures[5]
+    last = dataset.annotations.images[5]
     words = f"{re.escape(str(shard))}: {last.file_name}: the file has become shorter"
-    with pytest.raises(PictureError, match=f"^{words}$"):
+    with pytest.raises(ImageError, match=f"^{words}$"):
         dataset.annotations.store.source(last)
     with pytest.raises(DataError, match=f"^{words}$"):
-        dataset.picture(5)
+        dataset.image(5)
     assert list(dataset.annotations.store.sources([last])) == [b""]
 
 
-def test_processes_with_workers_read_each_picture_once(tmp_path: Path) -> None:
+def test_processes_with_workers_read_each_image_once(tmp_path: Path) -> None:
     LAYOUTS["WebDataset"](tmp_path, *bccd())
     dataset = DetectionDataset(tmp_path, "train", PLAIN)
     loaders = [build_loader(dataset, 3, training=True, num_workers=2, process=Process(index, 2)) for index in range(2)]
@@ -252,4 +252,4 @@ def test_the_documents_example_writes_shards(tmp_path: Path, monkeypatch: pytest
     annotations = DataFolder("mydata").source.read("train", Findings(strict=True))
     assert annotations.names == tuple(names)
     assert len(annotations.boxes) == len(objects)
-    np.testing.assert_array_equal(annotations.read_picture(0), read_picture(truth.file))
+    np.testing.assert_array_equal(annotations.read_image(0), read_image(truth.file))

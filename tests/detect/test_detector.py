@@ -8,7 +8,7 @@ from PIL import Image
 
 import deformable_detr
 from deformable_detr import Detections, Detector, ModelConfig
-from deformable_detr.images import EXIF_ORIENTATION, PictureError
+from deformable_detr.images import EXIF_ORIENTATION, ImageError
 from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.papers import DeformableDETR
 from deformable_detr.preprocessing import Preprocessing
@@ -19,7 +19,7 @@ TINY = ModelConfig(backbone="test_resnet", width=64, num_heads=2, num_points=2, 
                    num_decoder_layers=2, ffn_width=32, num_queries=20, num_classes=3)
 INFO = ModelInfo(("cat", "dog", "猫"), (1, 17, 90), Preprocessing(size=64, max_size=96, divisor=32))
 ASSETS = Path(deformable_detr.__file__).parent / "assets"
-PICTURE = np.random.default_rng(0).integers(0, 256, (60, 45, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 45, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def assert_same(first: Detections, second: Detections) -> None:
 
 def test_detections_are_those_of_the_evaluation_transform(detector: Detector) -> None:
     no_boxes, no_labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-    image, _ = eval_transform(INFO.preprocessing)(PICTURE, no_boxes, no_labels)
+    image, _ = eval_transform(INFO.preprocessing)(IMAGE, no_boxes, no_labels)
     with torch.no_grad():
         expected = detector.model(ImageBatch.from_images([image], size_divisor=32))
-    found = detector(PICTURE, threshold=0, top_k=7)
+    found = detector(IMAGE, threshold=0, top_k=7)
     right = expected.detections([(60, 45)], 7, INFO.names)[0]
     np.testing.assert_array_equal(found.scores, right.scores)
     np.testing.assert_array_equal(found.boxes, right.boxes.clip(0, (45, 60, 45, 60)))
@@ -58,14 +58,14 @@ def test_overlaps_are_suppressed_where_the_config_says_so(detector: Detector, we
     model = DeformableDETR(replace(TINY, nms_threshold=0.3))
     model.load_state_dict(load(weights)[0].state_dict())
     save(tmp_path / "strict.safetensors", model, INFO)
-    found = detector(PICTURE, threshold=0)
-    kept = Detector(tmp_path / "strict.safetensors", device="cpu")(PICTURE, threshold=0)
+    found = detector(IMAGE, threshold=0)
+    kept = Detector(tmp_path / "strict.safetensors", device="cpu")(IMAGE, threshold=0)
     assert 0 < len(kept) < len(found)
     assert set(map(tuple, kept.boxes.tolist())) <= set(map(tuple, found.boxes.tolist()))
 
 
-def test_the_result_speaks_of_the_picture(detector: Detector) -> None:
-    found = detector(PICTURE, threshold=0)
+def test_the_result_speaks_of_the_image(detector: Detector) -> None:
+    found = detector(IMAGE, threshold=0)
     assert len(found) == 60                  # all of 20 queries x 3 classes: fewer than top_k
     assert found.image_size == (60, 45)
     assert found.boxes.dtype == found.scores.dtype == np.float32
@@ -73,33 +73,33 @@ def test_the_result_speaks_of_the_picture(detector: Detector) -> None:
     assert (found.boxes <= (45, 60, 45, 60)).all()
     assert (np.diff(found.scores) <= 0).all()
     assert found.names == [INFO.names[label] for label in found.labels]
-    assert found.draw(PICTURE).size == (45, 60)
+    assert found.draw(IMAGE).size == (45, 60)
     assert detector.names == INFO.names
     assert detector.info == INFO
     assert not detector.model.training
 
 
-def test_boxes_are_clipped_to_the_picture(weights: Path) -> None:
+def test_boxes_are_clipped_to_the_image(weights: Path) -> None:
     detector = Detector(weights, device="cpu")
     with torch.no_grad():
         locate = detector.model.decoder.heads.get_submodule("shared").locate
-        locate[-1].bias[2:] = 20   # as large as the picture
-    boxes = detector(PICTURE, threshold=0).boxes
+        locate[-1].bias[2:] = 20   # as large as the image
+    boxes = detector(IMAGE, threshold=0).boxes
     assert (boxes >= 0).all()
     assert (boxes <= (45, 60, 45, 60)).all()
     assert ((boxes == 0) | (boxes == (45, 60, 45, 60))).sum() > len(boxes)
 
 
 def test_every_kind_of_source_gives_the_same(detector: Detector, tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
-    Image.fromarray(PICTURE).save(path)
-    turned = Image.fromarray(np.ascontiguousarray(np.rot90(PICTURE)))
+    path = tmp_path / "image.png"
+    Image.fromarray(IMAGE).save(path)
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(IMAGE)))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
-    tensor = torch.from_numpy(PICTURE).permute(2, 0, 1)
-    sources = [path, str(path), Image.open(path), PICTURE, tensor, tensor / 255, tmp_path / "turned.png"]
-    expected = detector(PICTURE, threshold=0)
+    tensor = torch.from_numpy(IMAGE).permute(2, 0, 1)
+    sources = [path, str(path), Image.open(path), IMAGE, tensor, tensor / 255, tmp_path / "turned.png"]
+    expected = detector(IMAGE, threshold=0)
     found = detector(sources, threshold=0)
     assert isinstance(found, list)
     for one in found:
@@ -116,24 +116,24 @@ def test_extreme_sizes(detector: Detector, shape: tuple[int, int]) -> None:
 
 
 def test_threshold_and_top_k(detector: Detector) -> None:
-    everything = detector(PICTURE, threshold=0)
+    everything = detector(IMAGE, threshold=0)
     middle = float(everything.scores[30])
-    above = detector(PICTURE, threshold=middle)
+    above = detector(IMAGE, threshold=middle)
     assert len(above) == (everything.scores >= middle).sum()
-    assert len(detector(PICTURE, threshold=0, top_k=5)) == 5
-    assert len(detector(PICTURE, threshold=1)) == 0
+    assert len(detector(IMAGE, threshold=0, top_k=5)) == 5
+    assert len(detector(IMAGE, threshold=1)) == 0
     for threshold in (-0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="threshold: expected a value in"):
-            detector(PICTURE, threshold=threshold)
+            detector(IMAGE, threshold=threshold)
     with pytest.raises(ValueError, match="top_k: expected at least 1, got 0"):
-        detector(PICTURE, top_k=0)
+        detector(IMAGE, top_k=0)
 
 
-def test_a_bad_picture_is_an_error(detector: Detector, tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="no such file"):
+def test_a_bad_image_is_an_error(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
         detector(tmp_path / "absent.jpg")
-    with pytest.raises(PictureError, match="uint8 array"):
-        detector(PICTURE.astype(np.float32))
+    with pytest.raises(ImageError, match="uint8 array"):
+        detector(IMAGE.astype(np.float32))
 
 
 def test_weights_and_devices_that_are_not_there(weights: Path, tmp_path: Path,
@@ -172,7 +172,7 @@ def test_weights_from_the_hub(weights: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["jellyfish", "penguin", "starfish", "stingray"])
-def test_the_packaged_weights_find_the_animals_of_the_packaged_pictures(name: str) -> None:
+def test_the_packaged_weights_find_the_animals_of_the_packaged_images(name: str) -> None:
     demo = Detector("demo", device="cpu")
     assert demo.names == ("fish", "jellyfish", "penguin", "puffin", "shark", "starfish", "stingray")
     assert "CC BY 4.0" in demo.info.provenance["license"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import deformable_detr
-from deformable_detr.explain import Stage, trace, trace_pictures
+from deformable_detr.explain import Stage, trace, trace_images
 from deformable_detr.papers import DeformableDETR, ModelConfig
 from deformable_detr.papers.config import PRESETS
 from deformable_detr.preprocessing import Preprocessing
@@ -127,22 +127,22 @@ def test_values_that_are_not_finite(batch: ImageBatch) -> None:
     assert logits["shape"] == (3, 2, 20, 5)
 
 
-def test_pictures_are_prepared_as_the_weights_want_it() -> None:
-    pictures = [np.full((40, 60, 3), 255, np.uint8), np.zeros((30, 20, 3), np.uint8)]
+def test_images_are_prepared_as_the_weights_want_it() -> None:
+    images = [np.full((40, 60, 3), 255, np.uint8), np.zeros((30, 20, 3), np.uint8)]
     model = build("multi-scale")
-    plain = shapes(trace_pictures(model, pictures))
-    assert plain["pictures.py", "", "picture 0"] == (40, 60, 3)
-    assert plain["data/transforms.py", "", "picture 1"] == (3, 30, 20)
+    plain = shapes(trace_images(model, images))
+    assert plain["images.py", "", "image 0"] == (40, 60, 3)
+    assert plain["data/transforms.py", "", "image 1"] == (3, 30, 20)
     assert plain["structures.py", "", "images"] == (2, 3, 40, 60)
     names = ("ant", "bee", "cat", "dog", "eel")
-    stages = trace_pictures(model, pictures, Preprocessing(size=64, max_size=100, divisor=32), names)
+    stages = trace_images(model, images, Preprocessing(size=64, max_size=100, divisor=32), names)
     resized = shapes(stages)
-    assert resized["data/transforms.py", "", "picture 0"] == (3, 64, 96)
-    assert resized["data/transforms.py", "", "picture 1"] == (3, 96, 64)
+    assert resized["data/transforms.py", "", "image 0"] == (3, 64, 96)
+    assert resized["data/transforms.py", "", "image 1"] == (3, 96, 64)
     assert resized["structures.py", "", "images"] == (2, 3, 96, 96)
     notes = {stage.name: stage.notes for stage in stages}
-    assert notes["picture 1 boxes"] == ("in pixels of 30 x 20",)
-    assert any(repr(name) in notes["picture 1 scores"][0] for name in names)
+    assert notes["image 1 boxes"] == ("in pixels of 30 x 20",)
+    assert any(repr(name) in notes["image 1 scores"][0] for name in names)
 
 
 def test_wrong_arguments(batch: ImageBatch) -> None:
@@ -151,5 +151,5 @@ def test_wrong_arguments(batch: ImageBatch) -> None:
         trace(model, batch, [(70, 90)])
     with pytest.raises(ValueError, match="names: expected 5"):
         trace(model, batch, names=("ant",))
-    with pytest.raises(ValueError, match="at least one picture"):
-        trace_pictures(model, [])
+    with pytest.raises(ValueError, match="at least one image"):
+        trace_images(model, [])

@@ -11,28 +11,28 @@ from deformable_detr.detections import Detections
 from deformable_detr.evaluation import CocoEvaluator
 
 Box = tuple[float, float, float, float]         # x0, y0, x1, y1
-Thing = tuple[int, int, Box]                    # picture, class, box
-Found = tuple[int, int, float, Box]             # picture, class, score, box
+Thing = tuple[int, int, Box]                    # image, class, box
+Found = tuple[int, int, float, Box]             # image, class, score, box
 
 SIDE = 100
 
 
 def evaluator_of(folder: Path, things: Sequence[Thing], found: Sequence[Found], *, crowds: Sequence[Thing] = (),
-                 num_pictures: int = 2, num_classes: int = 3, size: int = SIDE) -> CocoEvaluator:
-    """An evaluator that was told what was found; pictures are numbered from 0, and so are classes."""
-    entries = [{"id": number, "image_id": picture, "category_id": label, "iscrowd": int(number >= len(things)),
+                 num_images: int = 2, num_classes: int = 3, size: int = SIDE) -> CocoEvaluator:
+    """An evaluator that was told what was found; images are numbered from 0, and so are classes."""
+    entries = [{"id": number, "image_id": image, "category_id": label, "iscrowd": int(number >= len(things)),
                 "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
-               for number, (picture, label, (x0, y0, x1, y1)) in enumerate([*things, *crowds])]
-    content = {"images": [{"id": picture, "file_name": f"{picture}.png", "width": size, "height": size}
-                          for picture in range(num_pictures)],
+               for number, (image, label, (x0, y0, x1, y1)) in enumerate([*things, *crowds])]
+    content = {"images": [{"id": image, "file_name": f"{image}.png", "width": size, "height": size}
+                          for image in range(num_images)],
                "annotations": entries,
                "categories": [{"id": label, "name": f"class {label}"} for label in range(num_classes)]}
     (folder / "val.json").write_text(json.dumps(content))
     evaluator = CocoEvaluator(read_annotations(folder / "val.json"))
-    for picture in range(num_pictures):
-        rows = sorted((row for row in found if row[0] == picture), key=lambda row: -row[2])
+    for image in range(num_images):
+        rows = sorted((row for row in found if row[0] == image), key=lambda row: -row[2])
         labels = [label for _, label, _, _ in rows]
-        evaluator.add(picture, Detections(
+        evaluator.add(image, Detections(
             np.array([box for *_, box in rows], np.float64).reshape(-1, 4),
             np.array([score for _, _, score, _ in rows], np.float32), np.array(labels, np.int64),
             [str(label) for label in labels], (size, size)))
@@ -40,7 +40,7 @@ def evaluator_of(folder: Path, things: Sequence[Thing], found: Sequence[Found], 
 
 
 def random_evaluator(folder: Path, seed: int) -> CocoEvaluator:
-    """Crowded pictures: detections lie about objects, sometimes of another class, with many equal scores."""
+    """Crowded images: detections lie about objects, sometimes of another class, with many equal scores."""
     random = np.random.default_rng(seed)
 
     def box(around: Box | None = None) -> Box:
@@ -55,7 +55,7 @@ def random_evaluator(folder: Path, seed: int) -> CocoEvaluator:
     crowds = [(int(random.integers(5)), int(random.integers(3)), box()) for _ in range(3)]
     found = []
     for _ in range(120):
-        picture, label, around = things[random.integers(len(things))]
+        image, label, around = things[random.integers(len(things))]
         label = label if random.random() < 0.7 else int(random.integers(4))
-        found.append((picture, label, float(random.integers(1, 20)) / 20, box(around)))
-    return evaluator_of(folder, things, found, crowds=crowds, num_pictures=6, num_classes=4)
+        found.append((image, label, float(random.integers(1, 20)) / 20, box(around)))
+    return evaluator_of(folder, things, found, crowds=crowds, num_images=6, num_classes=4)

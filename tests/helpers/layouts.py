@@ -17,7 +17,7 @@ ROBOFLOW = {"train": "train", "val": "valid", "test": "test"}
 
 @dataclass(frozen=True)
 class Truth:
-    """A picture and its objects: class index and x, y, width, height in pixels."""
+    """An image and its objects: class index and x, y, width, height in pixels."""
 
     file: Path
     size: tuple[int, int]       # (width, height)
@@ -28,7 +28,7 @@ Splits = dict[str, list[Truth]]
 
 
 def bccd() -> tuple[list[str], Splits]:
-    """Names of the classes, and of each split the pictures in the order of their names."""
+    """Names of the classes, and of each split the images in the order of their names."""
     names: list[str] = []
     splits: Splits = {}
     for split in ("train", "val", "test"):
@@ -42,19 +42,19 @@ def bccd() -> tuple[list[str], Splits]:
     return names, splits
 
 
-def place(picture: Truth, folder: Path) -> None:
+def place(image: Truth, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(picture.file, folder / picture.file.name)
+    shutil.copyfile(image.file, folder / image.file.name)
 
 
-def coco(annotations: str, pictures: str, called: dict[str, str]) -> Callable[[Path, list[str], Splits], None]:
-    """COCO files and pictures at these places, where {} is what the split is called."""
+def coco(annotations: str, images: str, called: dict[str, str]) -> Callable[[Path, list[str], Splits], None]:
+    """COCO files and images at these places, where {} is what the split is called."""
     def write(folder: Path, names: list[str], splits: Splits) -> None:
         for split, truths in splits.items():
             content: dict[str, Any] = {"categories": [{"id": 10 + i, "name": name} for i, name in enumerate(names)],
                                        "images": [], "annotations": []}
             for number, truth in enumerate(truths):
-                place(truth, folder / pictures.format(called[split]))
+                place(truth, folder / images.format(called[split]))
                 content["images"].append({"id": number, "file_name": truth.file.name, "width": truth.size[0],
                                           "height": truth.size[1]})
                 content["annotations"] += [{"id": len(content["annotations"]) + row, "image_id": number, "bbox": box,
@@ -66,11 +66,11 @@ def coco(annotations: str, pictures: str, called: dict[str, str]) -> Callable[[P
     return write
 
 
-def yolo(pictures: str, called: dict[str, str], settings: Callable[..., None] | None) -> Callable[..., None]:
-    """YOLO pictures there, and labels where `images` becomes `labels`; `settings` writes what names the classes."""
+def yolo(images: str, called: dict[str, str], settings: Callable[..., None] | None) -> Callable[..., None]:
+    """YOLO images there, and labels where `images` becomes `labels`; `settings` writes what names the classes."""
     def write(folder: Path, names: list[str], splits: Splits) -> None:
         for split, truths in splits.items():
-            inside = pictures.format(called[split])
+            inside = images.format(called[split])
             labels = folder / inside.replace("images", "labels")
             labels.mkdir(parents=True, exist_ok=True)
             for truth in truths:
@@ -79,7 +79,7 @@ def yolo(pictures: str, called: dict[str, str], settings: Callable[..., None] | 
                     f"{label} {(x + w / 2) / truth.size[0]} {(y + h / 2) / truth.size[1]} {w / truth.size[0]} "
                     f"{h / truth.size[1]}\n" for label, (x, y, w, h) in truth.objects))
         if settings:
-            settings(folder, names, {split: pictures.format(called[split]) for split in splits})
+            settings(folder, names, {split: images.format(called[split]) for split in splits})
     return write
 
 
@@ -93,8 +93,8 @@ def data_yaml(root: str = "", before: str = "", as_list: bool = False) -> Callab
     return write
 
 
-def picture_lists(folder: Path, names: list[str], places: dict[str, str]) -> None:
-    """data.yaml whose splits are text files that name the pictures."""
+def image_lists(folder: Path, names: list[str], places: dict[str, str]) -> None:
+    """data.yaml whose splits are text files that name the images."""
     for split, inside in places.items():
         listed = sorted((folder / inside).iterdir())
         (folder / f"{split}.txt").write_text("".join(f"./{inside}/{path.name}\n" for path in listed))
@@ -105,13 +105,13 @@ def classes_txt(folder: Path, names: list[str], _: dict[str, str]) -> None:
     (folder / "classes.txt").write_text("\n".join(names) + "\n")
 
 
-def darknet(pictures: str, before: str, called: dict[str, str]) -> Callable[..., None]:
-    """CVAT's "YOLO 1.1": pictures and labels side by side, listed in {}.txt, all named in obj.data."""
+def darknet(images: str, before: str, called: dict[str, str]) -> Callable[..., None]:
+    """CVAT's "YOLO 1.1": images and labels side by side, listed in {}.txt, all named in obj.data."""
     def write(folder: Path, names: list[str], splits: Splits) -> None:
-        yolo(pictures, called, None)(folder, names, splits)
+        yolo(images, called, None)(folder, names, splits)
         settings = [f"classes = {len(names)}", f"names = {before}obj.names", "backup = backup/"]
         for split in splits:
-            inside = pictures.format(called[split])
+            inside = images.format(called[split])
             for label in (folder / inside.replace("images", "labels")).glob("*.txt"):
                 label.rename(folder / inside / label.name)
             listed = sorted(path.name for path in (folder / inside).glob("*.jpg"))
@@ -122,13 +122,13 @@ def darknet(pictures: str, before: str, called: dict[str, str]) -> Callable[...,
     return write
 
 
-def voc(sheets: str, pictures: str, called: dict[str, str], lists: bool = False) -> Callable[..., None]:
-    """VOC's XML and pictures there; with `lists` of what belongs to a split."""
+def voc(sheets: str, images: str, called: dict[str, str], lists: bool = False) -> Callable[..., None]:
+    """VOC's XML and images there; with `lists` of what belongs to a split."""
     def write(folder: Path, names: list[str], splits: Splits) -> None:
         for split, truths in splits.items():
             (folder / sheets.format(called[split])).mkdir(parents=True, exist_ok=True)
             for truth in truths:
-                place(truth, folder / pictures.format(called[split]))
+                place(truth, folder / images.format(called[split]))
                 file = folder / sheets.format(called[split]) / f"{truth.file.stem}.xml"
                 file.write_text(sheet(truth, names))
             if lists:
@@ -220,7 +220,7 @@ LAYOUTS: dict[str, Callable[..., None]] = {
     "YOLO, elsewhere": yolo("images/{}", SAME, data_yaml("/home/somebody/datasets/cells")),
     "YOLO, Windows": yolo("images/{}", SAME, data_yaml(before="C:\\Users\\somebody\\cells\\")),
     "YOLO, Roboflow": yolo("{}/images", ROBOFLOW, data_yaml(before="../", as_list=True)),
-    "YOLO, lists": yolo("images/{}", SAME, picture_lists),
+    "YOLO, lists": yolo("images/{}", SAME, image_lists),
     "YOLO, folders": yolo("images/{}", SAME, classes_txt),
     "YOLO, side by side": yolo("{}", SAME, data_yaml()),
     "YOLO, CVAT": darknet("obj_{}_data", "data/", ROBOFLOW),

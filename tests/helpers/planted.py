@@ -13,7 +13,7 @@ import PIL.Image
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.images import EXIF_ORIENTATION
 from helpers.layouts import Truth, parquet, put, shards
-from helpers.synthetic import box, picture
+from helpers.synthetic import box, image_entry
 
 WIDTH, HEIGHT = 96, 72
 NUM_QUERIES = 20
@@ -22,7 +22,7 @@ Planted = tuple[Kind, str, int | str | None]    # the file's end, and a line or 
 
 
 def noise(file: Path, seed: int, change: int = 0, **options: Any) -> None:
-    """A picture like no other: blocks of random grey, the first `change` of them different."""
+    """An image like no other: blocks of random grey, the first `change` of them different."""
     file.parent.mkdir(parents=True, exist_ok=True)
     blocks = np.random.default_rng(seed).integers(40, 215, (9, 12), dtype=np.uint8)
     blocks.ravel()[:change] += 20
@@ -34,7 +34,7 @@ def whole_data_sets(folder: Path) -> dict[Kind, Path]:
     """Data sets that are at fault as a whole, by the fault."""
     def coco(name: str, boxes: list[dict[str, Any]], images: list[dict[str, Any]] | None = None) -> Path:
         noise(folder / name / "images" / "1.png", 1)
-        listed = [picture(1, "1.png", WIDTH, HEIGHT)] if images is None else images
+        listed = [image_entry(1, "1.png", WIDTH, HEIGHT)] if images is None else images
         for split in ("train", "val"):
             (folder / name / f"{split}.json").write_text(json.dumps(
                 {"images": listed, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}))
@@ -52,7 +52,7 @@ def whole_data_sets(folder: Path) -> dict[Kind, Path]:
     deep = coco("deep", [])
     (deep / "train.json").write_text("[" * 100_000)
     return {Kind.BOX_FRACTIONS: coco("fractions", fractions), Kind.BOX_CORNERS: coco("corners", corners),
-            Kind.NO_OBJECTS: coco("no objects", []), Kind.NO_PICTURES: coco("no pictures", [], []),
+            Kind.NO_OBJECTS: coco("no objects", []), Kind.NO_IMAGES: coco("no images", [], []),
             Kind.NAMES_MISSING: nameless, Kind.OTHER_ANNOTATIONS: both, Kind.ANNOTATION_FILE: deep}
 
 
@@ -74,7 +74,7 @@ def plant_coco(folder: Path) -> list[Planted]:
     noise(images / "cut.jpg", 30)
     whole = (images / "cut.jpg").read_bytes()
     (images / "cut.jpg").write_bytes(whole[:len(whole) * 2 // 3])
-    (images / "text.png").write_text("no picture")
+    (images / "text.png").write_text("no image")
     (images / "empty.png").touch()
     (images / "huge.png").write_bytes(huge_png())
     noise(images / "turned.jpg", 31, exif=rotated)
@@ -88,15 +88,15 @@ def plant_coco(folder: Path) -> list[Planted]:
     noise(folder.parent / "outside.png", 33)
     (images / "link.png").symlink_to(folder.parent / "outside.png")
 
-    def image(number: int, name: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, Any]:
-        return picture(number, name, width, height)
+    def entry(number: int, name: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, Any]:
+        return image_entry(number, name, width, height)
 
-    listed: list[Any] = [image(number, f"{number}.png") for number in range(1, 12)]
-    listed += [image(101, "102.png"), image(103, "../outside.png"), image(104, "a\nb.png"), image(105, "link.png"),
-               image(106, "text.png"), image(107, "empty.png"), image(108, "huge.png", 40_000, 30_000),
-               image(109, "cut.jpg"), image(110, "turned.jpg"), image(111, "truly.jpg"), image(112, "copy.png"),
-               image(113, "alike.png"), image(114, "11.png"), image(5, "5.png"), {"id": 115, "file_name": "8.png"},
-               "no object", picture(116, "20.png", 90, 90)]
+    listed: list[Any] = [entry(number, f"{number}.png") for number in range(1, 12)]
+    listed += [entry(101, "102.png"), entry(103, "../outside.png"), entry(104, "a\nb.png"), entry(105, "link.png"),
+               entry(106, "text.png"), entry(107, "empty.png"), entry(108, "huge.png", 40_000, 30_000),
+               entry(109, "cut.jpg"), entry(110, "turned.jpg"), entry(111, "truly.jpg"), entry(112, "copy.png"),
+               entry(113, "alike.png"), entry(114, "11.png"), entry(5, "5.png"), {"id": 115, "file_name": "8.png"},
+               "no object", image_entry(116, "20.png", 90, 90)]
     boxes = [box(200 + index, 1 + index % 8, 1, [2 + index // 8 * 2, 3, 60, 50]) for index in range(101)]
     boxes += [box(400 + index, 9, 1, [index, 1, 50, 40]) for index in range(NUM_QUERIES + 1)]
     boxes += [
@@ -110,36 +110,36 @@ def plant_coco(folder: Path) -> list[Planted]:
     categories = [{"id": number, "name": name} for number, name in (
         (1, "cell"), (3, "dog"), (4, "Cell"), (5, "bird"), (6, "bird"), (8, "unseen"))]
     train = {"images": listed, "annotations": boxes, "categories": categories}
-    val = {"images": [image(20, "21.png"), image(21, "leak.png"), image(22, "leaking.png")],
+    val = {"images": [entry(20, "21.png"), entry(21, "leak.png"), entry(22, "leaking.png")],
            "annotations": [box(1, 20, 1, [4, 4, 20, 20]), box(2, 21, 3, [4, 4, 20, 20]), box(3, 20, 4, [9, 4, 20, 20])],
            "categories": [{"id": 1, "name": "cell"}, {"id": 3, "name": "dog"}, {"id": 4, "name": "Cell"}]}
     (folder / "train.json").write_text(json.dumps(train))
     (folder / "val.json").write_text(json.dumps(val))
     here, there = "train.json", "val.json"
     return [
-        (Kind.ENTRY, here, "picture 115"), (Kind.ENTRY, here, f"images[{len(listed) - 2}]"),
+        (Kind.ENTRY, here, "image 115"), (Kind.ENTRY, here, f"images[{len(listed) - 2}]"),
         (Kind.ENTRY, here, "annotation 501"), (Kind.ENTRY, here, "annotation 516"),
         (Kind.ENTRY, here, f"annotations[{len(boxes) - 1}]"),
-        (Kind.ID_TWICE, here, "picture id 5"), (Kind.ID_TWICE, here, "category name 'bird'"),
+        (Kind.ID_TWICE, here, "image id 5"), (Kind.ID_TWICE, here, "category name 'bird'"),
         (Kind.ANNOTATION_ID_TWICE, here, "annotation 514"), (Kind.CLASS_UNKNOWN, here, "annotation 502"),
-        (Kind.PICTURE_UNKNOWN, here, "annotation 503"), (Kind.PICTURE_MISSING, here, "picture 101"),
-        (Kind.NAME_REFUSED, here, "picture 103"), (Kind.NAME_REFUSED, here, "picture 104"),
-        (Kind.NAME_REFUSED, here, "picture 105"), (Kind.PICTURE_UNREADABLE, here, "picture 106"),
-        (Kind.PICTURE_UNREADABLE, here, "picture 107"), (Kind.PICTURE_UNREADABLE, here, "picture 108"),
-        (Kind.PICTURE_TRUNCATED, here, "picture 109"), (Kind.PICTURE_ROTATED, here, "picture 110"),
-        (Kind.PICTURE_MISLABELLED, here, "picture 111"), (Kind.PICTURE_DUPLICATE, here, "picture 112"),
-        (Kind.PICTURE_SIMILAR, here, "picture 113"), (Kind.PICTURE_TWICE, here, "picture 11"),
-        (Kind.PICTURE_TWICE, here, "picture 114"), (Kind.PICTURE_SIZE, here, "picture 116"),
+        (Kind.PICTURE_UNKNOWN, here, "annotation 503"), (Kind.PICTURE_MISSING, here, "image 101"),
+        (Kind.NAME_REFUSED, here, "image 103"), (Kind.NAME_REFUSED, here, "image 104"),
+        (Kind.NAME_REFUSED, here, "image 105"), (Kind.PICTURE_UNREADABLE, here, "image 106"),
+        (Kind.PICTURE_UNREADABLE, here, "image 107"), (Kind.PICTURE_UNREADABLE, here, "image 108"),
+        (Kind.PICTURE_TRUNCATED, here, "image 109"), (Kind.PICTURE_ROTATED, here, "image 110"),
+        (Kind.PICTURE_MISLABELLED, here, "image 111"), (Kind.PICTURE_DUPLICATE, here, "image 112"),
+        (Kind.PICTURE_SIMILAR, here, "image 113"), (Kind.PICTURE_TWICE, here, "image 11"),
+        (Kind.PICTURE_TWICE, here, "image 114"), (Kind.PICTURE_SIZE, here, "image 116"),
         (Kind.PICTURE_UNLISTED, "images/unlisted.png", None),
-        (Kind.PICTURE_LEAK, there, "picture 21"), (Kind.PICTURE_SIMILAR_LEAK, there, "picture 22"),
+        (Kind.PICTURE_LEAK, there, "image 21"), (Kind.PICTURE_SIMILAR_LEAK, there, "image 22"),
         (Kind.BOX_FIRST_PIXEL, here, "annotation 504"), (Kind.BOX_EMPTY, here, "annotation 505"),
         (Kind.BOX_SWAPPED, here, "annotation 506"), (Kind.BOX_OUTSIDE, here, "annotation 507"),
         (Kind.BOX_OVER, here, "annotation 508"), (Kind.BOX_DUPLICATE, here, "annotation 510"),
         (Kind.BOX_TWO_CLASSES, here, "annotation 511"), (Kind.BOX_TINY, here, "annotation 504"),
         (Kind.BOX_TINY, here, "annotation 513"),
-        (Kind.OBJECTS_MANY, here, "picture 9"), (Kind.CLASS_ABSENT, here, "class 'unseen'"),
+        (Kind.OBJECTS_MANY, here, "image 9"), (Kind.CLASS_ABSENT, here, "class 'unseen'"),
         (Kind.CLASS_RARE, here, "class 'Cell'"), (Kind.CLASS_RARE, here, "class 'bird'"),
-        (Kind.CLASS_RARE, here, "class 'dog'"), (Kind.PICTURES_EMPTY, here, None),
+        (Kind.CLASS_RARE, here, "class 'dog'"), (Kind.IMAGES_EMPTY, here, None),
         (Kind.CLASS_IMBALANCE, here, "class 'Cell'"), (Kind.CLASS_IMBALANCE, here, "class 'bird'"),
         (Kind.CLASS_ALIKE, here, "class 'cell'"), (Kind.IDS_SPARSE, here, None), (Kind.CLASSES_DIFFER, there, None)]
 
@@ -162,7 +162,7 @@ def plant_yolo(folder: Path) -> list[Planted]:
     (folder.parent / "secret.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (train / "4.txt").symlink_to(folder.parent / "secret.txt")
     (train / "orphan.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    (folder / "images" / "train" / "text.png").write_text("no picture")
+    (folder / "images" / "train" / "text.png").write_text("no image")
     (folder / "images" / "train" / "loop").symlink_to(folder / "images")
     (folder / "images" / "train" / "nothing.png").symlink_to("gone.png")
     (folder / "labels" / "val" / "11.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.5 0.25\n")
@@ -177,7 +177,7 @@ def plant_yolo(folder: Path) -> list[Planted]:
         (Kind.NAME_REFUSED, "labels/train/4.txt", None), (Kind.LABEL_ORPHAN, "labels/train/orphan.txt", None),
         (Kind.PICTURE_UNREADABLE, "images/train/text.png", None), (Kind.NAME_REFUSED, "images/train/loop", None),
         (Kind.PICTURE_MISSING, "images/train/nothing.png", None), (Kind.CLASS_COUNT, "data.yaml", "nc"),
-        (Kind.PICTURES_EMPTY, "data.yaml", None), (Kind.CLASS_RARE, "data.yaml", "class 'dog'")]
+        (Kind.IMAGES_EMPTY, "data.yaml", None), (Kind.CLASS_RARE, "data.yaml", "class 'dog'")]
 
 
 def plant_voc(folder: Path) -> list[Planted]:
@@ -223,7 +223,7 @@ def plant_parquet(folder: Path) -> list[Planted]:
                             [(0, (5, 5, 40, 40)), (1, (20, 5, 40, 40))]))
     truths[0] = Truth(truths[0].file, (WIDTH, HEIGHT),
                       [(0, (5, 5, 40, 40)), (7, (20, 5, 40, 40)), (0, (5, 5, 0, 40))])
-    truths[7].file.write_text("no picture")
+    truths[7].file.write_text("no image")
     truths[8] = Truth(truths[8].file, (WIDTH, -HEIGHT), [])
     parquet("{0}-{1:05d}.parquet")(folder, ["cat", "dog"], {"train": truths, "val": truths[1:3]})
     return [(Kind.CLASS_UNKNOWN, "train-00000.parquet", "object 1"), (Kind.BOX_EMPTY, "train-00000.parquet", 0),
@@ -240,7 +240,7 @@ def plant_shards(folder: Path) -> list[Planted]:
                             [(0, (5, 5, 40, 40)), (1, (20, 5, 40, 40))]))
     truths[0] = Truth(truths[0].file, (WIDTH, HEIGHT), [(0, (5, 5, 40, 40)), (7, (20, 5, 40, 40)), (0, (5, 5, 0, 40))])
     truths[1] = Truth(truths[1].file, (WIDTH, -HEIGHT), [])
-    truths[7].file.write_text("no picture")
+    truths[7].file.write_text("no image")
     shards("{}-{:05d}.tar")(folder, ["cat", "dog"], {"train": truths, "val": truths[2:4]})
 
     def labels(*boxes: Any, **others: Any) -> bytes:

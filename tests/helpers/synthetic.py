@@ -1,4 +1,4 @@
-"""Entries of an annotation file and pictures, made up for the tests."""
+"""Entries of an annotation file and images, made up for the tests."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 
-def picture(identity: int, file_name: str, width: int, height: int) -> dict[str, Any]:
+def image_entry(identity: int, file_name: str, width: int, height: int) -> dict[str, Any]:
     return {"id": identity, "file_name": file_name, "width": width, "height": height}
 
 
@@ -17,7 +17,7 @@ def box(identity: int, image_id: int, category_id: int, bbox: list[float], **oth
 
 
 def paint(path: Path, width: int, height: int, **options: Any) -> None:
-    """A picture whose colours tell where each pixel was: red grows downwards, green to the right."""
+    """An image whose colours tell where each pixel was: red grows downwards, green to the right."""
     rows, columns = np.mgrid[0:height, 0:width]
     pixels = np.stack([rows * 255 // max(1, height - 1), columns * 255 // max(1, width - 1),
                        np.full((height, width), 128)], axis=-1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.synthetic import box, paint, picture
+from helpers.synthetic import box, image_entry, paint
 
 WriteData = Callable[..., Path]
 
@@ -17,8 +17,8 @@ def write_data(tmp_path: Path) -> WriteData:
     """Writes `annotations/{split}.json` beside `images/`; keywords replace its three lists. Train comes with a val."""
     def write(split: str = "train", **lists: Any) -> Path:
         content = {
-            "images": [picture(7, "a.png", 40, 30), picture(3, "b.png", 30, 40),
-                       picture(9, "empty.png", 40, 30)],
+            "images": [image_entry(7, "a.png", 40, 30), image_entry(3, "b.png", 30, 40),
+                       image_entry(9, "empty.png", 40, 30)],
             "annotations": [box(1, 7, 20, [2, 3, 10, 12]), box(2, 3, 5, [0, 0, 30, 40]),
                             box(3, 7, 5, [5, 5, 9, 9])],
             "categories": [{"id": 20, "name": "cat"}, {"id": 5, "name": "dog"}],

@@ -1,4 +1,4 @@
-"""Data sets on disk: layouts, targets, what training leaves out, the way round of pictures."""
+"""Data sets on disk: layouts, targets, what training leaves out, the way round of images."""
 
 import json
 import logging
@@ -15,10 +15,10 @@ from deformable_detr.datasets.findings import DataError
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.preprocessing import Preprocessing
-from helpers.synthetic import box, paint, picture
+from helpers.synthetic import box, image_entry, paint
 
 BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
-PLAIN = eval_transform(Preprocessing(size=30, max_size=40))    # leaves the synthetic pictures at their size
+PLAIN = eval_transform(Preprocessing(size=30, max_size=40))    # leaves the synthetic images at their size
 
 
 def test_samples(write_data) -> None:
@@ -46,7 +46,7 @@ def test_a_process_that_is_not_forked_reads_the_same(write_data) -> None:
         assert target.image_id == expected.image_id
 
 
-def test_an_empty_picture_is_a_sample(write_data) -> None:
+def test_an_empty_image_is_a_sample(write_data) -> None:
     target = DetectionDataset(write_data(), "train", PLAIN)[2].target
     assert target.boxes.shape == (0, 4)
     assert target.labels.shape == (0,)
@@ -92,44 +92,44 @@ def test_folders_that_are_not_there(tmp_path: Path, write_data) -> None:
         DetectionDataset(tmp_path / "nowhere", "train", PLAIN)
     folder = write_data()
     (folder / "images").rename(folder / "elsewhere")
-    with pytest.raises(DataError, match=r"expected its pictures in the folder .*images, got nothing"):
+    with pytest.raises(DataError, match=r"expected its images in the folder .*images, got nothing"):
         DetectionDataset(folder, "train", PLAIN)
 
 
-def test_absent_pictures_are_counted_before_time_is_spent(write_data) -> None:
-    images = [picture(number, f"{number}.png", 40, 30) for number in range(5)]
-    folder = write_data(images=[*images, picture(7, "a.png", 40, 30)], annotations=[])
-    words = r"train.json: picture 0: '0.png' is not in .*images \(and 4 more like it\)$"
+def test_absent_images_are_counted_before_time_is_spent(write_data) -> None:
+    images = [image_entry(number, f"{number}.png", 40, 30) for number in range(5)]
+    folder = write_data(images=[*images, image_entry(7, "a.png", 40, 30)], annotations=[])
+    words = r"train.json: image 0: '0.png' is not in .*images \(and 4 more like it\)$"
     with pytest.raises(DataError, match=words):
         DetectionDataset(folder, "train", PLAIN)
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/hostname", "images/../../a.png"])
 def test_file_names_that_leave_the_folder(write_data, name: str) -> None:
-    folder = write_data(images=[picture(7, name, 40, 30)], annotations=[])
+    folder = write_data(images=[image_entry(7, name, 40, 30)], annotations=[])
     paint(folder / "a.png", 40, 30)
-    with pytest.raises(DataError, match="picture 7: file_name: expected a file inside"):
+    with pytest.raises(DataError, match="image 7: file_name: expected a file inside"):
         DetectionDataset(folder, "train", PLAIN)
 
 
 def test_links_that_lead_out(write_data) -> None:
-    folder = write_data(images=[picture(7, "link.png", 40, 30)], annotations=[])
+    folder = write_data(images=[image_entry(7, "link.png", 40, 30)], annotations=[])
     paint(folder.parent / "outside.png", 40, 30)
     (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
-    with pytest.raises(DataError, match=r"picture 7: expected a file inside .*, got a link to .*outside.png"):
+    with pytest.raises(DataError, match=r"image 7: expected a file inside .*, got a link to .*outside.png"):
         DetectionDataset(folder, "train", PLAIN)
 
 
 def test_linked_folders_lead_out_too(write_data, tmp_path: Path) -> None:
-    folder = write_data(images=[picture(7, "sub/a.png", 40, 30)], annotations=[])
+    folder = write_data(images=[image_entry(7, "sub/a.png", 40, 30)], annotations=[])
     paint(tmp_path / "a.png", 40, 30)
     (folder / "images" / "sub").symlink_to(tmp_path)
-    with pytest.raises(DataError, match="picture 7: expected a file inside"):
+    with pytest.raises(DataError, match="image 7: expected a file inside"):
         DetectionDataset(folder, "train", PLAIN)
 
 
-def test_links_within_and_a_linked_picture_folder_are_fine(write_data) -> None:
-    folder = write_data(images=[picture(7, "link.png", 40, 30)], annotations=[])
+def test_links_within_and_a_linked_image_folder_are_fine(write_data) -> None:
+    folder = write_data(images=[image_entry(7, "link.png", 40, 30)], annotations=[])
     (folder / "images" / "link.png").symlink_to("a.png")
     (folder / "images").rename(folder / "disk")
     (folder / "images").symlink_to(folder / "disk")
@@ -138,9 +138,9 @@ def test_links_within_and_a_linked_picture_folder_are_fine(write_data) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 300, "circle.png", "a.png/b.png", "."])
 def test_names_that_no_file_can_have(write_data, name: str) -> None:
-    folder = write_data(images=[picture(7, name, 40, 30)], annotations=[])
+    folder = write_data(images=[image_entry(7, name, 40, 30)], annotations=[])
     (folder / "images" / "circle.png").symlink_to("circle.png")
-    with pytest.raises(DataError, match=r"picture 7: .* is not in "):
+    with pytest.raises(DataError, match=r"image 7: .* is not in "):
         DetectionDataset(folder, "train", PLAIN)
 
 
@@ -158,8 +158,8 @@ def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pyte
     assert [message.partition(": x ")[0] for message in said] == [
         f"boxes without area, which are left out of training: 1 (first: {where}: annotation 1",
         f"boxes whose corners are swapped, which are left out of training: 1 (first: {where}: annotation 2",
-        f"boxes outside their picture, which are left out of training: 1 (first: {where}: annotation 3",
-        f"boxes that reach outside their picture, which are clipped for training: 2 (first: {where}: annotation 4"]
+        f"boxes outside their image, which are left out of training: 1 (first: {where}: annotation 3",
+        f"boxes that reach outside their image, which are clipped for training: 2 (first: {where}: annotation 4"]
     boxes, labels = dataset.truth(0)
     assert boxes.tolist() == [[30, 20, 40, 30], [0, 2, 5, 10], [30, 20, 40, 30]]
     assert labels.tolist() == [1, 0, 1]
@@ -173,43 +173,43 @@ def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pyte
 ])
 def test_the_listed_size_says_which_way_round(write_data, orientation: int, listed_size: tuple[int, int],
                                               top_left: tuple[int, int]) -> None:
-    folder = write_data(images=[picture(7, "turned.jpg", *listed_size)], annotations=[])
+    folder = write_data(images=[image_entry(7, "turned.jpg", *listed_size)], annotations=[])
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     paint(folder / "images" / "turned.jpg", 40, 30, exif=exif, quality=95)
-    pixels = DetectionDataset(folder, "train", PLAIN).picture(0)
+    pixels = DetectionDataset(folder, "train", PLAIN).image(0)
     assert pixels.shape[1::-1] == listed_size
     np.testing.assert_allclose(pixels[0, 0, :2].astype(int), top_left, atol=30)
 
 
-def test_a_picture_of_another_size(write_data) -> None:
-    dataset = DetectionDataset(write_data(images=[picture(7, "a.png", 41, 30)], annotations=[]), "train", PLAIN)
-    with pytest.raises(DataError, match=r"picture 7: expected 41 x 30 pixels, got 40 x 30 in .*a.png"):
+def test_a_image_of_another_size(write_data) -> None:
+    dataset = DetectionDataset(write_data(images=[image_entry(7, "a.png", 41, 30)], annotations=[]), "train", PLAIN)
+    with pytest.raises(DataError, match=r"image 7: expected 41 x 30 pixels, got 40 x 30 in .*a.png"):
         dataset[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_a_file_that_is_no_picture(write_data, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+def test_a_file_that_is_no_image(write_data, content: bytes) -> None:
     folder = write_data()
     (folder / "images" / "a.png").write_bytes(content)
     dataset = DetectionDataset(folder, "train", PLAIN)
-    with pytest.raises(DataError, match=r"train.json: picture 7: .*a.png"):
+    with pytest.raises(DataError, match=r"train.json: image 7: .*a.png"):
         dataset[0]
     assert dataset[1].image.shape == (3, 40, 30)
 
 
-def test_a_truncated_picture(write_data) -> None:
-    folder = write_data(images=[picture(7, "cut.jpg", 640, 480)], annotations=[])
+def test_a_truncated_image(write_data) -> None:
+    folder = write_data(images=[image_entry(7, "cut.jpg", 640, 480)], annotations=[])
     paint(folder / "images" / "cut.jpg", 640, 480)
     whole = (folder / "images" / "cut.jpg").read_bytes()
     (folder / "images" / "cut.jpg").write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(DataError, match=r"picture 7: .*cut.jpg"):
+    with pytest.raises(DataError, match=r"image 7: .*cut.jpg"):
         DetectionDataset(folder, "train", PLAIN)[0]
 
 
-def test_unusual_pictures_train(write_data) -> None:
-    folder = write_data(images=[picture(1, "grey.png", 9, 7), picture(2, "dot.png", 1, 1),
-                                picture(3, "line.png", 1, 400)], annotations=[box(1, 3, 5, [0, 100, 1, 50])])
+def test_unusual_images_train(write_data) -> None:
+    folder = write_data(images=[image_entry(1, "grey.png", 9, 7), image_entry(2, "dot.png", 1, 1),
+                                image_entry(3, "line.png", 1, 400)], annotations=[box(1, 3, 5, [0, 100, 1, 50])])
     PIL.Image.new("L", (9, 7), 99).save(folder / "images" / "grey.png")
     paint(folder / "images" / "dot.png", 1, 1)
     paint(folder / "images" / "line.png", 1, 400)

@@ -13,7 +13,7 @@ from deformable_detr.loading.dataset import DetectionDataset, SampleKey
 from deformable_detr.loading.loader import Process, build_loader
 from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.preprocessing import Preprocessing
-from helpers.synthetic import box, paint, picture
+from helpers.synthetic import box, image_entry, paint
 
 SMALL = Preprocessing(size=64, max_size=96)
 BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
@@ -21,9 +21,9 @@ BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
 
 @pytest.fixture
 def mixed(write_data):
-    """13 pictures: 8 lie, 4 stand, 1 is square; the last has no objects."""
+    """13 images: 8 lie, 4 stand, 1 is square; the last has no objects."""
     sizes = [(48, 36)] * 5 + [(48, 32)] * 3 + [(36, 48)] * 4 + [(40, 40)]
-    images = [picture(number, f"{number}.png", *size) for number, size in enumerate(sizes)]
+    images = [image_entry(number, f"{number}.png", *size) for number, size in enumerate(sizes)]
     folder = write_data(images=images, annotations=[box(n + 1, n, 5, [4, 4, 20, 20]) for n in range(12)])
     for entry in images:
         paint(folder / "images" / entry["file_name"], entry["width"], entry["height"])
@@ -82,7 +82,7 @@ def test_evaluation_is_in_order_and_groups_shapes(mixed) -> None:
     assert len({batch.images.shape[2:] for batch, _ in batches}) <= 4
     exact = build_loader(dataset, 1, training=False, size_divisor=1)
     sizes = sorted(tuple(batch.images.shape[2:]) for batch, _ in exact)
-    assert sizes == sorted(SMALL.resized(entry.size) for entry in dataset.annotations.pictures)
+    assert sizes == sorted(SMALL.resized(entry.size) for entry in dataset.annotations.images)
 
 
 def test_the_preprocessings_divisor_is_kept() -> None:
@@ -135,8 +135,8 @@ def test_the_last_epochs_are_plain(mixed) -> None:
         assert all(torch.equal(a.images, b.images) for (a, _), (b, _) in zip(loader, other, strict=True)) == (epoch > 0)
 
 
-def test_a_mosaic_shows_other_pictures_too(mixed) -> None:
-    """The last picture has no object of its own."""
+def test_a_mosaic_shows_other_images_too(mixed) -> None:
+    """The last image has no object of its own."""
     dataset = mixed(train_transform("strong", SMALL))
     canvas = dataset.transform.canvases((40, 40))[0]
     counts = [len(dataset[SampleKey(12, seed, canvas)].target.labels) for seed in range(40)]
@@ -146,13 +146,13 @@ def test_a_mosaic_shows_other_pictures_too(mixed) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_picture_is_named_in_one_line(mixed, num_workers: int) -> None:
+def test_a_bad_image_is_named_in_one_line(mixed, num_workers: int) -> None:
     dataset = mixed(eval_transform(SMALL))
-    picture = dataset.annotations.store.source(dataset.annotations.pictures[4])
-    picture.write_bytes(b"no picture")
+    image = dataset.annotations.store.source(dataset.annotations.images[4])
+    image.write_bytes(b"no image")
     with pytest.raises(DataError) as caught:
         list(build_loader(dataset, 4, training=False, num_workers=num_workers))
-    assert str(caught.value).startswith(f"{dataset.annotations.file}: picture 4: {picture}")
+    assert str(caught.value).startswith(f"{dataset.annotations.file}: image 4: {image}")
     assert "\n" not in str(caught.value)
 
 
@@ -175,7 +175,7 @@ def test_a_step_depends_on_no_number_of_processes(mixed, batch_size: int, accumu
         together = [key for part in parts for batch in part[number * accumulate:(number + 1) * accumulate]
                     for key in batch]
         assert together == step
-    for part in parts:   # no process is without a picture, so that none waits for another
+    for part in parts:   # no process is without an image, so that none waits for another
         assert [key for batch in part[3 * accumulate:] for key in batch] == whole[-1]
 
 

@@ -11,20 +11,20 @@ from torchvision.transforms import v2
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.loading.augmentation import train_transform
 from deformable_detr.loading.transforms import RandomCloseUp, eval_transform
-from deformable_detr.preprocessing import Preprocessing, prepare_picture
+from deformable_detr.preprocessing import Preprocessing, prepare_image
 
 PLAIN_COLOURS = {"mean": (0.0, 0.0, 0.0), "deviation": (1.0, 1.0, 1.0)}
 NO_BOXES = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
 
-def marked_picture(height: int, width: int) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-    """A black picture with a red box, of class 4, and a blue one, of class 2, and where they are."""
-    picture = np.zeros((height, width, 3), np.uint8)
+def marked_image(height: int, width: int) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """A black image with a red box, of class 4, and a blue one, of class 2, and where they are."""
+    image = np.zeros((height, width, 3), np.uint8)
     boxes = torch.tensor([[0.1, 0.2, 0.35, 0.6], [0.6, 0.5, 0.9, 0.9]]) * torch.tensor([width, height] * 2)
     boxes = boxes.round()
     for (left, top, right, bottom), colour in zip(boxes.int().tolist(), (0, 2), strict=True):
-        picture[top:bottom, left:right, colour] = 255
-    return picture, boxes, torch.tensor([4, 2])
+        image[top:bottom, left:right, colour] = 255
+    return image, boxes, torch.tensor([4, 2])
 
 
 def seeded(transform, seed: int, *arguments, **keywords):
@@ -34,23 +34,23 @@ def seeded(transform, seed: int, *arguments, **keywords):
 
 def test_evaluation_resizes_and_normalises() -> None:
     preprocessing = Preprocessing(size=60, max_size=100)
-    picture, boxes, labels = marked_picture(90, 120)
-    image, target = eval_transform(preprocessing)(picture, boxes, labels, 5)
-    assert image.shape == (3, *preprocessing.resized((90, 120))) == (3, 60, 80)
-    assert image.dtype == torch.float32
+    image, boxes, labels = marked_image(90, 120)
+    prepared, target = eval_transform(preprocessing)(image, boxes, labels, 5)
+    assert prepared.shape == (3, *preprocessing.resized((90, 120))) == (3, 60, 80)
+    assert prepared.dtype == torch.float32
     mean, deviation = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.deviation)
-    torch.testing.assert_close(image[:, 0, 0], -mean / deviation)
-    torch.testing.assert_close(image[:, 24, 20], (torch.tensor([1.0, 0, 0]) - mean) / deviation)
+    torch.testing.assert_close(prepared[:, 0, 0], -mean / deviation)
+    torch.testing.assert_close(prepared[:, 24, 20], (torch.tensor([1.0, 0, 0]) - mean) / deviation)
     torch.testing.assert_close(cxcywh_to_xyxy(target.boxes) * torch.tensor([120, 90, 120, 90]), boxes)
     assert target.labels.tolist() == [4, 2]
     assert target.image_id == 5
-    torch.testing.assert_close(prepare_picture(picture, preprocessing), image)
+    torch.testing.assert_close(prepare_image(image, preprocessing), prepared)
 
 
 def test_published_sizes() -> None:
-    picture, boxes, labels = marked_picture(480, 640)
+    image, boxes, labels = marked_image(480, 640)
     transform = train_transform("published", Preprocessing())
-    sizes = [tuple(seeded(transform, seed, picture, boxes, labels)[0].shape[1:]) for seed in range(30)]
+    sizes = [tuple(seeded(transform, seed, image, boxes, labels)[0].shape[1:]) for seed in range(30)]
     uncropped = [size for size in sizes if size == (size[0], size[0] * 4 // 3)]
     assert 8 < len(uncropped) < 22
     assert len(set(uncropped)) > 4
@@ -59,28 +59,28 @@ def test_published_sizes() -> None:
 
 
 def test_published_sizes_scale_with_the_model() -> None:
-    picture, boxes, labels = marked_picture(480, 640)
+    image, boxes, labels = marked_image(480, 640)
     transform = train_transform("published", Preprocessing(size=400, max_size=667))
     for seed in range(10):
-        image, _ = seeded(transform, seed, picture, boxes, labels)
-        assert min(image.shape[1:]) in range(240, 401, 16)
+        prepared, _ = seeded(transform, seed, image, boxes, labels)
+        assert min(prepared.shape[1:]) in range(240, 401, 16)
 
 
 @pytest.mark.parametrize("name", ["published", "small"])
 @pytest.mark.parametrize("canvas", [None, (96, 128)])
 def test_boxes_stay_on_their_objects(name: str, canvas: tuple[int, int] | None) -> None:
-    picture, boxes, labels = marked_picture(96, 128)
+    image, boxes, labels = marked_image(96, 128)
     transform = train_transform(name, Preprocessing(size=96, max_size=160, **PLAIN_COLOURS))
     flipped = 0
     for seed in range(25):
-        image, target = seeded(transform, seed, picture, boxes, labels, canvas=canvas)
-        assert image.isfinite().all()
+        prepared, target = seeded(transform, seed, image, boxes, labels, canvas=canvas)
+        assert prepared.isfinite().all()
         assert (target.boxes >= 0).all()
         assert (target.boxes <= 1).all()
-        scale = torch.tensor([image.shape[2], image.shape[1]] * 2)
+        scale = torch.tensor([prepared.shape[2], prepared.shape[1]] * 2)
         for label, box in zip(target.labels.tolist(), cxcywh_to_xyxy(target.boxes) * scale, strict=True):
             left, top, right, bottom = (box + torch.tensor([2, 2, -2, -2])).round().int().tolist()
-            inside = image[:, top:bottom, left:right]
+            inside = prepared[:, top:bottom, left:right]
             if inside.numel():
                 red, _, blue = inside
                 assert (red - blue).min() > 0.3 if label == 4 else (blue - red).min() > 0.3
@@ -90,32 +90,32 @@ def test_boxes_stay_on_their_objects(name: str, canvas: tuple[int, int] | None) 
 
 
 def test_small_zooms_in_and_out_and_changes_colours() -> None:
-    picture, boxes, labels = marked_picture(96, 128)
+    image, boxes, labels = marked_image(96, 128)
     transform = train_transform("small", Preprocessing(size=96, max_size=160, **PLAIN_COLOURS))
     widths, whites = set(), set()
     for seed in range(20):
-        image, target = seeded(transform, seed, picture, boxes, labels, canvas=(96, 128))
+        prepared, target = seeded(transform, seed, image, boxes, labels, canvas=(96, 128))
         widths.update(round(width, 2) for width in target.boxes[target.labels == 4, 2].tolist())
-        whites.add(round(float(image.max()), 2))
+        whites.add(round(float(prepared.max()), 2))
     assert min(widths) < 0.22 < 0.28 < max(widths)
     assert len(whites) > 5
 
 
 def test_strong_goes_farther_than_small() -> None:
-    picture, _, _ = marked_picture(96, 128)
+    image, _, _ = marked_image(96, 128)
     middle = torch.tensor([[60.0, 44, 68, 52]]), torch.tensor([2])   # seldom cut
     spans = {}
     for name in ("small", "strong"):
         transform = train_transform(name, Preprocessing(size=96, max_size=160, **PLAIN_COLOURS))
         heights = [height for seed in range(60) for height in
-                   seeded(transform, seed, picture, *middle, canvas=(96, 128))[1].boxes[:, 3].tolist()]
+                   seeded(transform, seed, image, *middle, canvas=(96, 128))[1].boxes[:, 3].tolist()]
         spans[name] = np.quantile(heights, [0.05, 0.95])
     assert spans["strong"][0] < spans["small"][0] - 0.005
     assert spans["strong"][1] > spans["small"][1] + 0.02
 
 
 def test_a_close_up_forgets_what_is_hardly_left() -> None:
-    _, boxes, labels = marked_picture(96, 128)
+    _, boxes, labels = marked_image(96, 128)
     framed = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(96, 128))
     sample = {"image": tv_tensors.Image(torch.zeros(3, 96, 128, dtype=torch.uint8)), "boxes": framed, "labels": labels}
     left = [0, 0, 0]
@@ -131,12 +131,12 @@ def test_a_close_up_forgets_what_is_hardly_left() -> None:
 
 @pytest.mark.parametrize("name", ["published", "small", "strong"])
 def test_randomness_is_torchs_alone(name: str) -> None:
-    picture, boxes, labels = marked_picture(60, 90)
+    image, boxes, labels = marked_image(60, 90)
     transform = train_transform(name, Preprocessing(size=64, max_size=100))
     np.random.seed(0)  # noqa: NPY002
-    first, first_target = seeded(transform, 3, picture, boxes, labels)
+    first, first_target = seeded(transform, 3, image, boxes, labels)
     np.random.seed(1)  # noqa: NPY002
-    again, again_target = seeded(transform, 3, picture, boxes, labels)
+    again, again_target = seeded(transform, 3, image, boxes, labels)
     assert torch.equal(first, again)
     assert torch.equal(first_target.boxes, again_target.boxes)
 
@@ -154,7 +154,7 @@ def test_any_size_without_objects(height: int, width: int, seed: int, name: str)
     assert all(1 <= side <= most for side, most in zip(image.shape[1:], room, strict=True))
 
 
-def test_a_long_thin_picture_does_not_fill_the_memory() -> None:
+def test_a_long_thin_image_does_not_fill_the_memory() -> None:
     for seed in range(4):
         image, _ = seeded(train_transform("published", Preprocessing()), seed,
                           np.zeros((1, 4000, 3), np.uint8), *NO_BOXES)

@@ -30,7 +30,7 @@ def test_mixed_queries_learn_the_content_and_place_the_proposals(batch: ImageBat
     for content in queries.content:
         assert torch.equal(content, model.queries.content.weight)
     assert not torch.allclose(queries.position[0], queries.position[1])
-    elsewhere = queries_of(model, ImageBatch.from_images([picture.flip(-1) for picture in batch.images]))
+    elsewhere = queries_of(model, ImageBatch.from_images([image.flip(-1) for image in batch.images]))
     assert torch.equal(elsewhere.content, queries.content)
     assert not torch.allclose(elsewhere.position, queries.position)
 

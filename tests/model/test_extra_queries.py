@@ -65,9 +65,9 @@ def test_a_box_that_was_proposed_is_answered_like_the_proposal(batch: ImageBatch
         assert torch.equal(ordinary, extra)
 
 
-def test_one_picture_of_a_batch(batch: ImageBatch) -> None:
+def test_one_image_of_a_batch(batch: ImageBatch) -> None:
     predictions = asked(batch, ExtraQueries(torch.rand(2, 5, 4), GROUPS))
-    extra = predictions.picture(1).extra
+    extra = predictions.image(1).extra
     assert extra is not None
     assert torch.equal(extra.logits[:, 0], predictions.extra.logits[:, 1])
     assert torch.equal(extra.boxes[:, 0], predictions.extra.boxes[:, 1])

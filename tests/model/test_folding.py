@@ -9,7 +9,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from deformable_detr.model.folding import fold_batch_norm
 
-PICTURE = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
+IMAGE = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
 
 
 def norms(net: nn.Module) -> int:
@@ -33,7 +33,7 @@ def test_the_maps_stay_the_same(name: str) -> None:
     folded = fold_batch_norm(net)
     assert norms(net) > 10
     assert norms(folded) == 0
-    for before, after in zip(net(PICTURE), folded(PICTURE), strict=True):
+    for before, after in zip(net(IMAGE), folded(IMAGE), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
 
 
@@ -44,8 +44,8 @@ class Twice(nn.Module):
         super().__init__()
         self.convolution, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
-        values = self.convolution(picture)
+    def forward(self, image: Tensor) -> list[Tensor]:
+        values = self.convolution(image)
         return [values + self.norm(values)]
 
 

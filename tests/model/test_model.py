@@ -22,7 +22,7 @@ def predict(model: DeformableDETR, *sizes: tuple[int, int]) -> Predictions:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("sizes", [[(1, 1)], [(1, 70)], [(65, 97), (40, 33)], [(64, 64)] * 3])
-def test_any_preset_takes_pictures_of_any_size(preset: str, sizes: list[tuple[int, int]]) -> None:
+def test_any_preset_takes_images_of_any_size(preset: str, sizes: list[tuple[int, int]]) -> None:
     backbone = {"backbone": "test_resnet"} if preset == "single-scale-dc5" else {}
     predictions = predict(small_model(preset, **backbone), *sizes)
     num_queries = predictions.logits.shape[2]
@@ -65,13 +65,13 @@ def test_backbones_that_do_not_fit(backbone: str, message: str) -> None:
         small_model(backbone=backbone)
 
 
-def test_neighbours_in_a_batch_do_not_change_a_picture() -> None:
+def test_neighbours_in_a_batch_do_not_change_a_image() -> None:
     model = small_model()
     torch.manual_seed(1)
-    pictures = [torch.randn(3, 64, 96), torch.randn(3, 64, 96)]
+    images = [torch.randn(3, 64, 96), torch.randn(3, 64, 96)]
     with torch.no_grad():
-        alone = model(ImageBatch.from_images(pictures[:1]))
-        together = model(ImageBatch.from_images(pictures))
+        alone = model(ImageBatch.from_images(images[:1]))
+        together = model(ImageBatch.from_images(images))
     torch.testing.assert_close(together.boxes[:, :1], alone.boxes, atol=1e-5, rtol=0)
 
 

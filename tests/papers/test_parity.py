@@ -1,6 +1,6 @@
 """The same detector as the published code: outputs, losses, gradients and training steps, for all five presets.
 
-`reference/` holds what the published code computed, and `known.py` rebuilds the weights and pictures it was given.
+`reference/` holds what the published code computed, and `known.py` rebuilds the weights and images it was given.
 The tolerances are those of the reference; another way of computing the op moved its numbers by far less.
 """
 

@@ -1,4 +1,4 @@
-"""Which pictures are shown, and how."""
+"""Which images are shown, and how."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ def test_the_worst_and_the_best() -> None:
     assert best.tolist() == [1, 0, 7, 9]
 
 
-def test_few_pictures() -> None:
+def test_few_images() -> None:
     assert [chosen.tolist() for chosen in choose(np.array([[1.0, 1, 1]]))] == [[0], []]
     assert [chosen.tolist() for chosen in choose(np.array([[1.0, 1, 1], [1, 2, 1], [3, 1, 1]]))] == [[1], [2, 0]]
     assert [chosen.tolist() for chosen in choose(np.array([[2.0, 0, 0], [0, 0, 0]]))] == [[], [0]]
@@ -38,9 +38,9 @@ def decoded(address: str) -> PIL.Image.Image:
     return PIL.Image.open(io.BytesIO(base64.b64decode(content)))
 
 
-def has(picture: PIL.Image.Image, colour: tuple[int, int, int]) -> bool:
+def has(image: PIL.Image.Image, colour: tuple[int, int, int]) -> bool:
     """Whether a colour is there, as nearly as JPEG keeps it."""
-    difference = np.abs(np.asarray(picture).astype(int) - colour).max(axis=2)
+    difference = np.abs(np.asarray(image).astype(int) - colour).max(axis=2)
     return bool((difference < 12).sum() > 50)
 
 
@@ -50,16 +50,16 @@ def test_truth_beside_detections() -> None:
     evaluator = CocoEvaluator(data.annotations)
     found = np.concatenate([boxes[:-2], [[2, 2, 20, 20]], boxes[-2:-1]])      # one false, one missed, one too weak
     scores = np.array([0.9] * (len(boxes) - 1) + [0.2], np.float32)
-    evaluator.add(data.annotations.pictures[2].id, Detections(
+    evaluator.add(data.annotations.images[2].id, Detections(
         found.astype(np.float32), scores, np.append(labels[:-2], [0, labels[-2]]), [""] * len(scores), (480, 640)))
     shown, empty = show(evaluator, data, np.array([2, 0]), 0.5)
     assert (shown.right, shown.wrong, shown.missed) == (len(boxes) - 2, 1, 2)
     assert (shown.width, shown.height) == (SIDE, SIDE * 3 // 4)
     for address in (shown.truth, shown.found):
-        picture = decoded(address)
-        assert picture.size == (SIDE, SIDE * 3 // 4)
-        assert has(picture, RIGHT)
-        assert has(picture, WRONG)
-        assert not has(picture, NEITHER)
+        image = decoded(address)
+        assert image.size == (SIDE, SIDE * 3 // 4)
+        assert has(image, RIGHT)
+        assert has(image, WRONG)
+        assert not has(image, NEITHER)
     assert (empty.right, empty.wrong, empty.missed) == (0, 0, len(data.truth(0)[0]))
     assert not has(decoded(empty.found), WRONG)

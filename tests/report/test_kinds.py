@@ -54,7 +54,7 @@ def test_a_detection_takes_the_nearest_object_that_is_left(tmp_path: Path) -> No
     assert outcomes.targets.tolist() == [1, 0]
 
 
-def test_what_is_on_a_picture_without_objects_is_background(tmp_path: Path) -> None:
+def test_what_is_on_a_image_without_objects_is_background(tmp_path: Path) -> None:
     outcomes = judge(evaluator_of(tmp_path, [(0, 0, HERE)], [(1, 0, 0.9, HERE)]))
     assert outcomes.kinds.tolist() == [Kind.BACKGROUND]
     assert outcomes.missed.tolist() == [True]

@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 def subject_of(folder: Path, *, names: tuple[str, str], file_name: str, objects: int, history: History | None = None,
                weights: str = "w") -> Subject:
-    """Two pictures and a detector that has looked at the first of them."""
+    """Two images and a detector that has looked at the first of them."""
     (folder / "images").mkdir()
     for name in (file_name, "b.png"):
         PIL.Image.new("RGB", (60, 40), "grey").save(folder / "images" / name, "PNG")
@@ -94,7 +94,7 @@ def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert not {"script", "iframe", "object", "embed", "form", "base", "link"} & set(page.elements)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert page.addresses() == {"data:image/jpeg;base64", "https://arxiv.org/abs/2008.08115"}
-    assert page.elements.count("img") == 4      # the worst picture and the best, the truth beside each
+    assert page.elements.count("img") == 4      # the worst image and the best, the truth beside each
     for text in (SCRIPT, BREAKOUT, f"</pre>{SCRIPT}{BREAKOUT}", f"--weights '{SCRIPT}/w;rm -rf \\udcff'"):
         assert text in page.text
 
@@ -122,7 +122,7 @@ def test_the_same_numbers_as_the_evaluation(tmp_path: Path) -> None:
     for value in (metrics.AP, metrics.AR100, metrics.per_class["a"]):
         assert f"{value:.3f}" in page.text
     assert "Only the weights know these classes, which are not counted: third" in " ".join(page.text.split())
-    assert "2 pictures,\n2 objects, 2 classes" in page.text
+    assert "2 images,\n2 objects, 2 classes" in page.text
 
 
 def test_where_a_report_goes(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_eval_without_curves_that_can_be_read(weights: str, tmp_path: Path, caps
     assert "epoch" not in Page(page).text
 
 
-def test_eval_refuses_a_place_before_it_looks_at_any_picture(weights: str, tmp_path: Path, capsys: Captured) -> None:
+def test_eval_refuses_a_place_before_it_looks_at_any_image(weights: str, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "taken").write_text("")
     for place in ("taken", "taken/report.html"):
         assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights, "--report", str(tmp_path / place)]) == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deformable_detr.report.errors import Kind, judge
-from deformable_detr.report.thresholds import AtThreshold, at_thresholds, best, picture_counts
+from deformable_detr.report.thresholds import AtThreshold, at_thresholds, best, image_counts
 from helpers.handmade import evaluator_of, random_evaluator
 
 BOX = (10.0, 10.0, 30.0, 30.0)
@@ -54,13 +54,13 @@ def test_a_score_belongs_to_its_own_threshold(tmp_path: Path) -> None:
     assert [at.right for at in at_thresholds(outcomes)[27:30]] == [1, 1, 0]
 
 
-def test_pictures_add_up(tmp_path: Path) -> None:
+def test_images_add_up(tmp_path: Path) -> None:
     evaluator = random_evaluator(tmp_path, 7)
     outcomes = judge(evaluator)
     at = at_thresholds(outcomes)[29]
-    counts = picture_counts(outcomes, evaluator.annotations.picture_index, 6, at.threshold)
+    counts = image_counts(outcomes, evaluator.annotations.image_index, 6, at.threshold)
     assert counts.shape == (6, 3)
     assert counts.sum(axis=0).tolist() == [at.right, at.wrong, at.missed]
     assert counts[5].tolist() == [0, 0, 0]
     nothing = replace(outcomes, scores=np.zeros_like(outcomes.scores))
-    assert picture_counts(nothing, evaluator.annotations.picture_index, 6, 0.3)[:, :2].sum() == 0
+    assert image_counts(nothing, evaluator.annotations.image_index, 6, 0.3)[:, :2].sum() == 0

@@ -1,4 +1,4 @@
-"""A data set of four small pictures with a white square each, and a training on it that takes seconds."""
+"""A data set of four small images with a white square each, and a training on it that takes seconds."""
 
 import json
 from collections.abc import Callable
@@ -26,18 +26,18 @@ def squares(tmp_path: Path) -> Path:
     folder = tmp_path / "squares"
     (folder / "images").mkdir(parents=True)
     random = np.random.default_rng(0)
-    pictures, annotations = [], []
+    images, annotations = [], []
     for index in range(4):
         array = np.zeros((SIDE, SIDE, 3), np.uint8)
         x, y = (int(value) for value in random.integers(4, 36, 2))
         array[y:y + 24, x:x + 20] = 255
         PIL.Image.fromarray(array).save(folder / "images" / f"{index}.png")
-        pictures.append({"id": index, "file_name": f"{index}.png", "width": SIDE, "height": SIDE})
+        images.append({"id": index, "file_name": f"{index}.png", "width": SIDE, "height": SIDE})
         annotations.append({"id": index, "image_id": index, "category_id": 7, "bbox": [x, y, 20, 24],
                             "area": 480, "iscrowd": 0})
-    pictures.append({"id": 4, "file_name": "empty.png", "width": SIDE, "height": SIDE})
+    images.append({"id": 4, "file_name": "empty.png", "width": SIDE, "height": SIDE})
     PIL.Image.new("RGB", (SIDE, SIDE)).save(folder / "images" / "empty.png")
-    content = {"images": pictures, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
     for split in ("train", "val"):
         (folder / f"{split}.json").write_text(json.dumps(content))
     return folder

@@ -55,14 +55,14 @@ def vanish(rank: str) -> None:
 
 
 def lose_worker(_: str) -> None:
-    """The system ends a process that reads pictures."""
+    """The system ends a process that reads images."""
     import multiprocessing
 
     disturb(lambda _, step: multiprocessing.active_children()[0].kill() if step == 1 else None)
 
 
 def poison(file_name: str) -> None:
-    """The loss of one picture is NaN."""
+    """The loss of one image is NaN."""
     finite = Step._finite_losses
 
     def poisoned(self: Step, predictions: Any, targets: Any, *others: Any) -> Any:

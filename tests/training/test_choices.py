@@ -8,7 +8,7 @@ import yaml
 
 from deformable_detr.cli import main
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.image_list import Picture, PictureList
+from deformable_detr.datasets.image_list import ImageList, ImageRecord
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.training import Recipe
 from deformable_detr.training.choices import choose
@@ -24,7 +24,7 @@ def annotations() -> Annotations:
 
 
 def many(annotations: Annotations, count: int, width: int = 640, height: int = 480) -> Annotations:
-    return replace(annotations, pictures=PictureList.of([Picture(number, f"{number}.png", width, height)
+    return replace(annotations, images=ImageList.of([ImageRecord(number, f"{number}.png", width, height)
                                                          for number in range(count)]))
 
 

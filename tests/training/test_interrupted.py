@@ -113,7 +113,7 @@ def test_an_out_folder_that_is_a_file(train: Train, tmp_path: Path, capsys: pyte
 def test_a_lost_worker_is_told_as_such(flags: Callable[..., Flags], tmp_path: Path) -> None:
     result = disturbed("lose-worker", "", flags("--out", tmp_path / "run", "--epochs", 2))
     assert result.returncode == 1
-    assert "a process that reads pictures was ended by the system" in result.stderr
+    assert "a process that reads images was ended by the system" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -134,7 +134,7 @@ def test_other_settings_are_named_or_forced(train: Train, tmp_path: Path,
     assert train(*changed) == 2
     error = capsys.readouterr().err
     assert "recipe.learning_rate: the run has 0.0002, got 0.1" in error
-    assert "step.pictures: the run has 3, got 2" in error
+    assert "step.images: the run has 3, got 2" in error
     assert train(*changed, "--force") == 0
     assert "going on with another setting: recipe.learning_rate" in capsys.readouterr().err
 
@@ -202,12 +202,12 @@ def test_what_does_not_fit_is_looked_at_in_halves(train: Train, tmp_path: Path, 
 
     def cramped(self: DeformableDETR, batch: ImageBatch) -> Predictions:
         if self.training and len(batch.sizes) > 1:
-            raise torch.OutOfMemoryError("no room for 3 pictures")
+            raise torch.OutOfMemoryError("no room for 3 images")
         return forward(self, batch)
 
     monkeypatch.setattr(DeformableDETR, "forward", cramped)
     assert train("--out", tmp_path / "cramped", "--epochs", 2, "--dropout", 0) == 0
-    assert "out of memory: looking at 1 pictures at a time" in capsys.readouterr().err
+    assert "out of memory: looking at 1 images at a time" in capsys.readouterr().err
     roomy, halved = ([float(row["loss"]) for row in RunFolder(tmp_path / name).rows()] for name in ("roomy", "cramped"))
     assert halved == pytest.approx(roomy, rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""Can everything together learn at all? Eight real pictures, again and again, must be known by heart."""
+"""Can everything together learn at all? Eight real images, again and again, must be known by heart."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
 STEPS = 280   # seeds 0, 1 and 2 reached AP50 0.95 to 0.99 after 200 steps, 0.97 to 1.00 after 280
 
 
-def test_eight_pictures_are_learned_by_heart() -> None:
+def test_eight_images_are_learned_by_heart() -> None:
     torch.manual_seed(0)
     data = DetectionDataset(BLOOD_CELLS, "train", eval_transform(Preprocessing(size=160, max_size=320, divisor=32)))
     assert len(data) == 8

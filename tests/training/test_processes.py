@@ -19,8 +19,8 @@ import deformable_detr
 Flags = list[str]
 
 DISTURBED = Path(__file__).parent / "disturbed.py"
-PACKAGED_PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
-PACKAGED_TRUTH = Path(__file__).parents[1] / "fixtures" / "aquarium.json"   # of these pictures
+PACKAGED_IMAGES = Path(deformable_detr.__file__).parent / "assets" / "images"
+PACKAGED_TRUTH = Path(__file__).parents[1] / "fixtures" / "aquarium.json"   # of these images
 
 
 def free_port() -> int:
@@ -74,7 +74,7 @@ def assert_same_course(first: Path, second: Path) -> None:
 
 @pytest.fixture
 def flags(train_flags: Callable[..., Flags]) -> Callable[..., Flags]:
-    """Of a run without dropout; one picture of five holds no object."""
+    """Of a run without dropout; one image of five holds no object."""
     return lambda *added: train_flags("--dropout", 0, *(() if "--epochs" in added else ("--epochs", 2)), *added)
 
 
@@ -94,10 +94,10 @@ def test_accumulation_does_what_a_large_batch_does(flags: Callable[..., Flags], 
     assert_same_course(tmp_path / "one.st", tmp_path / "two.st")
 
 
-def test_evaluation_on_two_processes_counts_every_picture_once(tmp_path: Path) -> None:
+def test_evaluation_on_two_processes_counts_every_image_once(tmp_path: Path) -> None:
     """Of weights that know the animals; nothing is learned."""
     data = tmp_path / "data"
-    shutil.copytree(PACKAGED_PICTURES, data / "images")
+    shutil.copytree(PACKAGED_IMAGES, data / "images")
     for split in ("train", "val"):
         shutil.copy(PACKAGED_TRUTH, data / f"{split}.json")
 

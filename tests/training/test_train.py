@@ -14,7 +14,7 @@ import yaml
 
 from deformable_detr.cli import main
 from deformable_detr.datasets.kinds import Kind
-from deformable_detr.images import read_picture
+from deformable_detr.images import read_image
 from deformable_detr.structures import Predictions
 from deformable_detr.training.run_folder import RunError, RunFolder
 from deformable_detr.training.start import Start, load_backbone
@@ -44,9 +44,9 @@ def test_a_run_leaves_all_its_files(train: Train, tmp_path: Path, capsys: pytest
     assert info.provenance["command"].startswith("ddetr train ")
     assert info.provenance["command"].endswith(" --epochs 2")
     for name in ("curves.png", "validation.png"):
-        assert read_picture(out / name).shape[1] > 100
+        assert read_image(out / name).shape[1] > 100
     printed = capsys.readouterr()
-    assert "ddetr detect PICTURE --weights" in printed.out
+    assert "ddetr detect IMAGE --weights" in printed.out
     assert "epoch 2/2: loss" in printed.err
 
 
@@ -86,7 +86,7 @@ def test_other_classes_renew_only_the_class_heads(train: Train, tmp_path: Path, 
             assert tensor.shape[0] == 2
 
 
-def test_a_nan_stops_with_the_name_of_the_picture(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_nan_stops_with_the_name_of_the_image(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     finite = Step._finite_losses
 
@@ -187,9 +187,9 @@ def test_a_run_without_its_state_is_not_overwritten(tmp_path: Path, kept: str) -
         RunFolder(tmp_path).check_new()
 
 
-def test_a_bad_picture_stops_with_its_name(train: Train, squares: Path, tmp_path: Path,
+def test_a_bad_image_stops_with_its_name(train: Train, squares: Path, tmp_path: Path,
                                            capsys: pytest.CaptureFixture[str]) -> None:
-    (squares / "images" / "3.png").write_text("no picture")
+    (squares / "images" / "3.png").write_text("no image")
     assert train("--out", tmp_path / "run", "--epochs", 1) == 1
     assert "3.png" in capsys.readouterr().err
 
@@ -297,5 +297,5 @@ def test_a_training_that_would_be_for_nothing_is_not_begun(train: Train, squares
     content = json.loads((squares / "train.json").read_text())
     (squares / "train.json").write_text(json.dumps({**content, "annotations": []}))
     assert train("--epochs", 1, "--out", tmp_path / "run") == 2
-    assert "train.json: no object in train, which has 5 pictures" in capsys.readouterr().err
+    assert "train.json: no object in train, which has 5 images" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

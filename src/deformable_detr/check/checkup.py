@@ -1,4 +1,4 @@
-"""What is wrong with a data set: a fast part, from the annotations alone, and a look at every picture."""
+"""What is wrong with a data set: a fast part, from the annotations alone, and a look at every image."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class Checkup:
     format: str | None                      # None where nothing could be read
     is_drawn: bool                          # whether val is a share of train
     splits: dict[str, Annotations]          # without what is at fault
-    looks: Looks | None                     # None where no picture was looked at
+    looks: Looks | None                     # None where no image was looked at
     findings: Findings
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "data": str(self.data), "format": self.format, "val_is_drawn": self.is_drawn,
-            "splits": {split: {"pictures": len(annotations.pictures), "objects": len(annotations.boxes),
+            "splits": {split: {"pictures": len(annotations.images), "objects": len(annotations.boxes),
                                "empty_pictures": num_empty(annotations),
                                "classes": dict(zip(annotations.names, np.bincount(
                                    annotations.labels, minlength=len(annotations.names)).tolist(), strict=True))}
@@ -51,12 +51,12 @@ class Checkup:
 
 
 def num_empty(annotations: Annotations) -> int:
-    """Pictures without objects."""
-    return int((np.bincount(annotations.picture_index, minlength=len(annotations.pictures)) == 0).sum())
+    """Images without objects."""
+    return int((np.bincount(annotations.image_index, minlength=len(annotations.images)) == 0).sum())
 
 
 def check_data(data: Path, limits_for: LimitsFor = lambda _: Limits(), *, fast: bool = False) -> Checkup:
-    """Everything that is wrong with the data set in a folder; `fast`, without its pictures.
+    """Everything that is wrong with the data set in a folder; `fast`, without its images.
 
     Raises DataError where there is no data set.
     """
@@ -99,11 +99,11 @@ def _read_splits(folder: DataFolder, findings: Findings) -> dict[str, Annotation
             if folder.is_drawn:     # val would fail like train
                 break
             continue
-        if annotations.pictures:
+        if annotations.images:
             splits[split] = annotations
             report_boxes(annotations, find_box_faults(annotations), findings)
         else:
-            findings.add(Kind.NO_PICTURES, Place(annotations.file), f"none of the pictures of {split} can be used")
+            findings.add(Kind.NO_IMAGES, Place(annotations.file), f"none of the images of {split} can be used")
     return splits
 
 

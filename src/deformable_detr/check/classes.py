@@ -15,7 +15,7 @@ from deformable_detr.text import quoted
 
 FEW_OBJECTS = 10
 IMBALANCE = 100         # times as many objects in the most frequent class
-MOST = 0.5              # share of a split's pictures
+MOST = 0.5              # share of a split's images
 
 
 def check_classes(splits: Mapping[str, Annotations], faults: Mapping[str, BoxFaults], findings: Findings) -> None:
@@ -27,14 +27,14 @@ def check_classes(splits: Mapping[str, Annotations], faults: Mapping[str, BoxFau
         if not counts.any():
             if split != "test":
                 findings.add(Kind.NO_OBJECTS, Place(annotations.file), f"no object in {split}, which has "
-                             f"{len(annotations.pictures)} pictures")
+                             f"{len(annotations.images)} images")
             continue
         _check_counts(split, annotations, counts, findings)
-        in_picture = np.bincount(annotations.picture_index[usable], minlength=len(annotations.pictures))
-        num_empty = int((in_picture == 0).sum())
-        if num_empty > MOST * len(annotations.pictures):
-            findings.add(Kind.PICTURES_EMPTY, Place(annotations.file),
-                         f"{num_empty} of the {len(annotations.pictures)} pictures of {split} have no objects")
+        in_image = np.bincount(annotations.image_index[usable], minlength=len(annotations.images))
+        num_empty = int((in_image == 0).sum())
+        if num_empty > MOST * len(annotations.images):
+            findings.add(Kind.IMAGES_EMPTY, Place(annotations.file),
+                         f"{num_empty} of the {len(annotations.images)} images of {split} have no objects")
 
 
 def _check_counts(split: str, annotations: Annotations, counts: np.ndarray, findings: Findings) -> None:

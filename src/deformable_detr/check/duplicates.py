@@ -1,4 +1,4 @@
-"""Pictures that come twice, or look as if they did: within a split, and worse, in two of them."""
+"""Images that come twice, or look as if they did: within a split, and worse, in two of them."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,11 +12,11 @@ from deformable_detr.datasets.kinds import Kind
 # Of the 256 points of two fingerprints that may differ. Copies of photographs made smaller, compressed, or changed
 # in brightness differ by up to 31 of them, different ones of the same set by 38 and more.
 MAX_DIFFERENT = 32
-AT_ONCE = 2**25         # comparisons of two pictures, which take some 200 MB
+AT_ONCE = 2**25         # comparisons of two images, which take some 200 MB
 
 
 def check_duplicates(splits: Mapping[str, Annotations], looks: Looks, findings: Findings) -> None:
-    """Report pictures with the bytes of an earlier one, and those that look like one."""
+    """Report images with the bytes of an earlier one, and those that look like one."""
     copies = dict(find_copies(looks))
     for number, original in copies.items():
         crosses = _crosses(looks, number, original)
@@ -29,7 +29,7 @@ def check_duplicates(splits: Mapping[str, Annotations], looks: Looks, findings: 
 
 
 def find_copies(looks: Looks) -> Iterator[tuple[int, int]]:
-    """Pictures with the bytes of an earlier one, and the first of those, by their numbers over all splits."""
+    """Images with the bytes of an earlier one, and the first of those, by their numbers over all splits."""
     first: dict[bytes, int] = {}
     for number, look in enumerate(looks.looks):
         if look and first.setdefault(look.digest, number) != number:
@@ -37,7 +37,7 @@ def find_copies(looks: Looks) -> Iterator[tuple[int, int]]:
 
 
 def find_alike(looks: Looks, copies: set[int]) -> Iterator[tuple[int, int]]:
-    """Pictures that look like an earlier one, and the likest of those, of another split if there is one."""
+    """Images that look like an earlier one, and the likest of those, of another split if there is one."""
     numbers = [number for number, look in enumerate(looks.looks)
                if look and look.fingerprint is not None and number not in copies]
     if not numbers:
@@ -64,11 +64,11 @@ def _crosses(looks: Looks, number: int, original: int) -> bool:
 
 def _place(splits: Mapping[str, Annotations], looks: Looks, number: int) -> Place:
     split, index = looks.places[number]
-    return splits[split].store.place(splits[split].pictures[index])
+    return splits[split].store.place(splits[split].images[index])
 
 
 def _report(kind: Kind, verb: str, splits: Mapping[str, Annotations], looks: Looks, number: int, original: int,
             findings: Findings) -> None:
     (split, index), (other_split, other_index) = looks.places[number], looks.places[original]
-    name, other = splits[split].pictures[index].file_name, splits[other_split].pictures[other_index].file_name
-    findings.add(kind, splits[split].place_of_picture(index), f"{name} of {split} {verb} {other} of {other_split}")
+    name, other = splits[split].images[index].file_name, splits[other_split].images[other_index].file_name
+    findings.add(kind, splits[split].place_of_image(index), f"{name} of {split} {verb} {other} of {other_split}")

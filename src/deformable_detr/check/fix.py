@@ -16,26 +16,26 @@ from deformable_detr.progress import show_progress
 # What the reading leaves out, and what it takes as it was meant.
 READ = {Kind.ANNOTATION_FILE: "annotation files that cannot be used left out", Kind.ENTRY: "entries left out",
         Kind.ID_TWICE: "entries with an id that is taken left out", Kind.CLASS_UNKNOWN: "objects of no class left out",
-        Kind.PICTURE_UNKNOWN: "objects of no picture left out", Kind.NAME_REFUSED: "refused names left out",
-        Kind.PICTURE_MISSING: "missing pictures left out", Kind.PICTURE_UNREADABLE: "unreadable pictures left out",
-        Kind.PICTURE_TRUNCATED: "truncated pictures left out", Kind.BOX_PIXELS: "boxes in pixels taken as such"}
+        Kind.PICTURE_UNKNOWN: "objects of no image left out", Kind.NAME_REFUSED: "refused names left out",
+        Kind.PICTURE_MISSING: "missing images left out", Kind.PICTURE_UNREADABLE: "unreadable images left out",
+        Kind.PICTURE_TRUNCATED: "truncated images left out", Kind.BOX_PIXELS: "boxes in pixels taken as such"}
 
 
 def write_fixed(checkup: Checkup, out: Path) -> Done:
     """Write `annotations/instances_{split}.json` and `images/{split}/` into `out`; what was mended, and how often.
 
-    Pictures are copied, never linked: whoever edits the copy leaves the source alone. Raises ValueError for a
-    fast checkup, which has looked at no picture, and OSError.
+    Images are copied, never linked: whoever edits the copy leaves the source alone. Raises ValueError for a
+    fast checkup, which has looked at no image, and OSError.
     """
     if checkup.looks is None:
-        raise ValueError("checkup: expected one that has looked at the pictures, got a fast one")
+        raise ValueError("checkup: expected one that has looked at the images, got a fast one")
     parts, done = mend(checkup.splits, checkup.looks)
     done.update({READ[kind]: count for kind, count, _ in checkup.findings.groups() if kind in READ})
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     for split, part in parts.items():
         (out / "images" / split).mkdir(parents=True, exist_ok=True)
         names = list(_names(part))
-        sources = part.annotations.store.sources(part.annotations.pictures)
+        sources = part.annotations.store.sources(part.annotations.images)
         for name, source in zip(show_progress(names, len(names), f"copying {split}"), sources, strict=True):
             if isinstance(source, bytes):
                 (out / "images" / split / name).write_bytes(source)
@@ -47,10 +47,10 @@ def write_fixed(checkup: Checkup, out: Path) -> Done:
 
 
 def _names(part: Part) -> Iterator[str]:
-    """A file name for each picture, with the ending that its format has; numbered where the name is taken."""
+    """A file name for each image, with the ending that its format has; numbered where the name is taken."""
     taken: set[str] = set()
-    for picture, look in zip(part.annotations.pictures, part.looks, strict=True):
-        path = PurePath(picture.file_name)
+    for image, look in zip(part.annotations.images, part.looks, strict=True):
+        path = PurePath(image.file_name)
         fitting = [suffix for suffix, formats in FORMATS.items() if look and look.format in formats]
         suffix = path.suffix if path.suffix.lower() in fitting or not fitting else fitting[0]
         name, number = f"{path.stem}{suffix}", 1
@@ -65,11 +65,11 @@ def _coco(annotations: Annotations, names: list[str]) -> dict[str, Any]:
     """COCO's format. Ids of classes begin at 1, since some tools take 0 for the ground."""
     shift = 1 if min(annotations.category_ids) < 1 else 0
     ids = [identity + shift for identity in annotations.category_ids]
-    columns = (annotations.picture_index, annotations.labels, annotations.boxes, annotations.areas, annotations.crowd)
+    columns = (annotations.image_index, annotations.labels, annotations.boxes, annotations.areas, annotations.crowd)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return {
-        "images": [{"id": number, "file_name": name, "width": picture.width, "height": picture.height}
-                   for number, (picture, name) in enumerate(zip(annotations.pictures, names, strict=True), start=1)],
+        "images": [{"id": number, "file_name": name, "width": image.width, "height": image.height}
+                   for number, (image, name) in enumerate(zip(annotations.images, names, strict=True), start=1)],
         "categories": [{"id": identity, "name": name} for identity, name in zip(ids, annotations.names, strict=True)],
         "annotations": [{"id": number, "image_id": index + 1, "category_id": ids[label], "bbox": box, "area": area,
                          "iscrowd": int(crowd)}

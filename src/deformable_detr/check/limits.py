@@ -1,4 +1,4 @@
-"""What the model will be able to see, which some findings depend on; and the size of pictures where no flag says."""
+"""What the model will be able to see, which some findings depend on; and the size of images where no flag says."""
 
 from dataclasses import dataclass, field
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from deformable_detr.datasets.image_list import PictureList
+from deformable_detr.datasets.image_list import ImageList
 from deformable_detr.preprocessing import Preprocessing
 
-LARGEST_SIZE = {"cpu": 384, "gpu": 640}      # of a picture's short side, where no flag says
+LARGEST_SIZE = {"cpu": 384, "gpu": 640}      # of an image's short side, where no flag says
 SIZE_STEP = 32
 
 
@@ -17,13 +17,13 @@ SIZE_STEP = 32
 class Limits:
     """The published detector's by default."""
 
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)     # what size pictures will have
-    num_queries: int = 300          # objects that it can find in a picture
-    stride: int = 8                 # pixels of a resized picture's side to one of the finest map
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)     # what size images will have
+    num_queries: int = 300          # objects that it can find in an image
+    stride: int = 8                 # pixels of a resized image's side to one of the finest map
 
-    def scales(self, pictures: PictureList) -> Float[np.ndarray, "P"]:
-        """By what each picture will be resized."""
-        sizes, which = pictures.distinct_sizes()
+    def scales(self, images: ImageList) -> Float[np.ndarray, "P"]:
+        """By what each image will be resized."""
+        sizes, which = images.distinct_sizes()
         return np.array([self.preprocessing.resized(size)[0] / size[0] for size in sizes])[which]
 
 
@@ -32,11 +32,11 @@ def find_machine() -> str:
     return "gpu" if torch.accelerator.is_available() else "cpu"
 
 
-def typical_side(pictures: PictureList) -> int:
-    """Pixels of the short side that half of the pictures have, or more."""
-    return int(np.median(pictures.sizes.min(axis=1)))
+def typical_side(images: ImageList) -> int:
+    """Pixels of the short side that half of the images have, or more."""
+    return int(np.median(images.sizes.min(axis=1)))
 
 
-def usual_size(pictures: PictureList) -> int:
-    """Pixels of a picture's short side in a training without flags."""
-    return max(SIZE_STEP, min(typical_side(pictures), LARGEST_SIZE[find_machine()]) // SIZE_STEP * SIZE_STEP)
+def usual_size(images: ImageList) -> int:
+    """Pixels of an image's short side in a training without flags."""
+    return max(SIZE_STEP, min(typical_side(images), LARGEST_SIZE[find_machine()]) // SIZE_STEP * SIZE_STEP)

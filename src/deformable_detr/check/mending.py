@@ -10,24 +10,24 @@ from deformable_detr.check.images import Look, Looks
 from deformable_detr.check.objects import find_duplicates
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import Place
-from deformable_detr.datasets.image_list import PictureList
-from deformable_detr.datasets.targets import clipped_boxes, find_box_faults, picture_extents
+from deformable_detr.datasets.image_list import ImageList
+from deformable_detr.datasets.targets import clipped_boxes, find_box_faults, image_extents
 
-SAME_SHAPE = 0.01                   # by which width / height of two sizes of one picture may differ
-ORDER = ("train", "val", "test")    # the last split that has a picture keeps it
+SAME_SHAPE = 0.01                   # by which width / height of two sizes of one image may differ
+ORDER = ("train", "val", "test")    # the last split that has an image keeps it
 
 Done = Counter[str]                 # what was done, and how often
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split, and a look at each of its pictures."""
+    """A split, and a look at each of its images."""
 
     annotations: Annotations
     looks: tuple[Look | None, ...]
 
     def subset(self, kept: Sequence[int]) -> "Part":
-        """The pictures of these indices."""
+        """The images of these indices."""
         return Part(self.annotations.subset(kept), tuple(self.looks[index] for index in kept))
 
 
@@ -39,81 +39,81 @@ def mend(splits: Mapping[str, Annotations], looks: Looks) -> tuple[dict[str, Par
     parts = drop_copies(parts, done)
     for step in (fit_sizes, mend_boxes, drop_duplicates):
         parts = {split: step(part, done) for split, part in parts.items()}
-    done["splits without any picture left out"] += sum(not part.looks for part in parts.values())
+    done["splits without any image left out"] += sum(not part.looks for part in parts.values())
     return {split: part for split, part in parts.items() if part.looks}, +done
 
 
 def merge_entries(part: Part, done: Done) -> Part:
-    """Each picture once, with the objects of all of its entries."""
+    """Each image once, with the objects of all of its entries."""
     first: dict[Place, int] = {}
-    for index, picture in enumerate(part.annotations.pictures):
-        first.setdefault(part.annotations.store.place(picture), index)
-    target = np.array([first[part.annotations.store.place(picture)] for picture in part.annotations.pictures], np.int64)
-    done["pictures listed twice made one"] += len(target) - len(first)
-    merged = replace(part.annotations, picture_index=target[part.annotations.picture_index])
+    for index, image in enumerate(part.annotations.images):
+        first.setdefault(part.annotations.store.place(image), index)
+    target = np.array([first[part.annotations.store.place(image)] for image in part.annotations.images], np.int64)
+    done["images listed twice made one"] += len(target) - len(first)
+    merged = replace(part.annotations, image_index=target[part.annotations.image_index])
     return Part(merged, part.looks).subset(list(first.values()))
 
 
 def drop_broken(part: Part) -> Part:
-    """The pictures that can be read."""
+    """The images that can be read."""
     return part.subset([index for index, look in enumerate(part.looks) if look])
 
 
 def drop_copies(parts: Mapping[str, Part], done: Done) -> dict[str, Part]:
-    """Each picture in one split, and there once: the one with the most objects."""
+    """Each image in one split, and there once: the one with the most objects."""
     copies: dict[bytes, list[tuple[int, int, str, int]]] = defaultdict(list)
     for split, part in parts.items():
-        counts = np.bincount(part.annotations.picture_index, minlength=len(part.looks)).tolist()
+        counts = np.bincount(part.annotations.image_index, minlength=len(part.looks)).tolist()
         for index, look in enumerate(part.looks):
             if look:
                 copies[look.digest].append((ORDER.index(split), counts[index], split, -index))
     best = {(split, -index) for _, _, split, index in map(max, copies.values())}
-    done["copies of pictures left out"] += sum(map(len, copies.values())) - len(best)
+    done["copies of images left out"] += sum(map(len, copies.values())) - len(best)
     return {split: part.subset([index for index in range(len(part.looks)) if (split, index) in best])
             for split, part in parts.items()}
 
 
 def fit_sizes(part: Part, done: Done) -> Part:
-    """Sizes as the files have them: boxes are scaled where the shape is the same, else the picture is left out."""
-    pictures, scales, kept = list(part.annotations.pictures), np.ones((len(part.looks), 2)), []
-    for index, (picture, look) in enumerate(zip(part.annotations.pictures, part.looks, strict=True)):
+    """Sizes as the files have them: boxes are scaled where the shape is the same, else the image is left out."""
+    images, scales, kept = list(part.annotations.images), np.ones((len(part.looks), 2)), []
+    for index, (image, look) in enumerate(zip(part.annotations.images, part.looks, strict=True)):
         sizes = [look.upright, look.stored] if look else []
-        if picture.size not in sizes:
+        if image.size not in sizes:
             sizes = [size for size in sizes
-                     if abs(size[1] * picture.height / (size[0] * picture.width) - 1) < SAME_SHAPE]
+                     if abs(size[1] * image.height / (size[0] * image.width) - 1) < SAME_SHAPE]
             if not sizes:
                 continue
             height, width = sizes[0]
-            scales[index] = width / picture.width, height / picture.height
-            pictures[index] = replace(picture, width=width, height=height)
+            scales[index] = width / image.width, height / image.height
+            images[index] = replace(image, width=width, height=height)
         kept.append(index)
-    done["pictures whose boxes were scaled to the size of the file"] += int((scales != 1).any(1).sum())
-    done["pictures of another shape than the annotations say left out"] += len(pictures) - len(kept)
-    index = part.annotations.picture_index
-    fitted = replace(part.annotations, pictures=PictureList.of(pictures),
+    done["images whose boxes were scaled to the size of the file"] += int((scales != 1).any(1).sum())
+    done["images of another shape than the annotations say left out"] += len(images) - len(kept)
+    index = part.annotations.image_index
+    fitted = replace(part.annotations, images=ImageList.of(images),
                      areas=part.annotations.areas * scales.prod(1)[index],
                      boxes=part.annotations.boxes * np.tile(scales, 2)[index])
     return Part(fitted, part.looks).subset(kept)
 
 
 def mend_boxes(part: Part, done: Done) -> Part:
-    """Boxes in pixels and clipped to their pictures; those without area there are left out."""
+    """Boxes in pixels and clipped to their images; those without area there are left out."""
     before, faults = part.annotations, find_box_faults(part.annotations)
     boxes = before.boxes.copy()
     if faults.are_corners:
         boxes[:, 2:] -= boxes[:, :2]
         done["boxes turned from corners to sizes"] += len(boxes)
-    boxes[faults.fractions] *= np.tile(picture_extents(before), 2)[faults.fractions]
+    boxes[faults.fractions] *= np.tile(image_extents(before), 2)[faults.fractions]
     done["boxes turned from fractions to pixels"] += int(faults.fractions.sum())
     corner, size = np.split(boxes, 2, axis=1)
     mended = replace(before, boxes=np.concatenate([np.minimum(corner, corner + size), np.abs(size)], axis=1))
     done["boxes with swapped corners put right"] += int(faults.swapped.sum())
-    done["boxes clipped to their picture"] += int(find_box_faults(mended).over.sum())
+    done["boxes clipped to their image"] += int(find_box_faults(mended).over.sum())
     first, last = np.split(clipped_boxes(mended), 2, axis=1)
     boxes = np.concatenate([first, last - first], axis=1)
     areas = np.where((boxes == before.boxes).all(1), before.areas, boxes[:, 2:].prod(1))
     kept = boxes[:, 2:].min(1) > 0
-    done["boxes without area inside their picture left out"] += int((~kept).sum())
+    done["boxes without area inside their image left out"] += int((~kept).sum())
     return Part(replace(before, boxes=boxes, areas=areas).rows(kept), part.looks)
 
 

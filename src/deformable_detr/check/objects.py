@@ -21,25 +21,25 @@ def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, f
     report_rows(Kind.BOX_DUPLICATE, annotations, duplicate, findings)
     report_rows(Kind.BOX_TWO_CLASSES, annotations, other_class, findings)
     report_rows(Kind.BOX_TINY, annotations, _tiny(annotations, faults, limits), findings)
-    counts = np.bincount(annotations.picture_index[faults.usable], minlength=len(annotations.pictures))
+    counts = np.bincount(annotations.image_index[faults.usable], minlength=len(annotations.images))
     many = np.flatnonzero(counts > limits.num_queries).tolist()
-    pictures = annotations.pictures
+    images = annotations.images
     queries = f"the model has {limits.num_queries} queries"
     findings.add_all(Kind.OBJECTS_MANY, len(many), (
-        (annotations.place_of_picture(index), f"{counts[index]} objects in {pictures[index].file_name}, {queries}")
+        (annotations.place_of_image(index), f"{counts[index]} objects in {images[index].file_name}, {queries}")
         for index in many))
-    places = [annotations.store.place(picture) for picture in pictures]
+    places = [annotations.store.place(image) for image in images]
     listed = Counter(places)
     twice = [index for index, place in enumerate(places) if listed[place] > 1]
     findings.add_all(Kind.PICTURE_TWICE, len(twice), (
-        (annotations.place_of_picture(index), f"{pictures[index].file_name} is listed {listed[places[index]]} times")
+        (annotations.place_of_image(index), f"{images[index].file_name} is listed {listed[places[index]]} times")
         for index in twice))
 
 
 def find_duplicates(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
-    """Which objects have the box of an earlier one of their picture: of the same class, and of another. (T,) each"""
+    """Which objects have the box of an earlier one of their image: of the same class, and of another. (T,) each"""
     duplicate, other_class = np.zeros((2, len(annotations.boxes)), bool)
-    keys = np.column_stack([annotations.picture_index, np.rint(annotations.boxes * ROUNDING)])
+    keys = np.column_stack([annotations.image_index, np.rint(annotations.boxes * ROUNDING)])
     rows = _perhaps_equal(keys)
     order = rows[np.lexsort((annotations.labels[rows], *keys[rows].T))]
     same_box = (keys[order][1:] == keys[order][:-1]).all(1)
@@ -58,6 +58,6 @@ def _perhaps_equal(keys: Float[np.ndarray, "T 5"]) -> Int64[np.ndarray, "rows"]:
 
 
 def _tiny(annotations: Annotations, faults: BoxFaults, limits: Limits) -> np.ndarray:
-    """(T,) Which objects have both sides below a pixel of the finest map, once the picture has been resized."""
-    sides = annotations.boxes[:, 2:].max(1) * limits.scales(annotations.pictures)[annotations.picture_index]
+    """(T,) Which objects have both sides below a pixel of the finest map, once the image has been resized."""
+    sides = annotations.boxes[:, 2:].max(1) * limits.scales(annotations.images)[annotations.image_index]
     return faults.usable & ~faults.fractions & (sides < limits.stride)

@@ -1,4 +1,4 @@
-"""One picture of a data set: statistics of its objects, and below some of its pictures with the boxes drawn in."""
+"""One image of a data set: statistics of its objects, and below some of its images with the boxes drawn in."""
 
 import io
 import warnings
@@ -13,10 +13,10 @@ from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import DataError
 from deformable_detr.drawing import draw_boxes
 
-NUM_PICTURES = 12
+NUM_IMAGES = 12
 COLUMNS = 4
-SIDE = 480              # pixels, the longer one of a picture in the sheet
-HEIGHTS = (8.0, 3.2)    # of the statistics and of a row of pictures, in inches
+SIDE = 480              # pixels, the longer one of an image in the sheet
+HEIGHTS = (8.0, 3.2)    # of the statistics and of a row of images, in inches
 
 
 def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
@@ -35,7 +35,7 @@ def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
     for axes in tiles:
         axes.axis("off")
     for axes, (split, index) in zip(tiles, chosen, strict=False):
-        axes.set_title(f"{split}: {plain(splits[split].pictures[index].file_name)}", fontsize=9)
+        axes.set_title(f"{split}: {plain(splits[split].images[index].file_name)}", fontsize=9)
         try:
             axes.imshow(_with_boxes(splits[split], index))
         except DataError as error:
@@ -47,21 +47,21 @@ def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
 
 
 def _chosen(splits: Mapping[str, Annotations]) -> list[tuple[str, int]]:
-    """Split and index of pictures spread evenly over the data set."""
-    every = [(split, index) for split, annotations in splits.items() for index in range(len(annotations.pictures))]
-    spread = np.linspace(0, len(every) - 1, min(NUM_PICTURES, len(every))).round().astype(int)
+    """Split and index of images spread evenly over the data set."""
+    every = [(split, index) for split, annotations in splits.items() for index in range(len(annotations.images))]
+    spread = np.linspace(0, len(every) - 1, min(NUM_IMAGES, len(every))).round().astype(int)
     return [every[position] for position in spread]
 
 
 def _with_boxes(annotations: Annotations, index: int) -> PIL.Image.Image:
-    """A small picture with all of its boxes, and the name of each class once. Raises DataError."""
-    picture = annotations.pictures[index]
-    small = PIL.Image.fromarray(annotations.read_picture(index))
+    """A small image with all of its boxes, and the name of each class once. Raises DataError."""
+    image = annotations.images[index]
+    small = PIL.Image.fromarray(annotations.read_image(index))
     small.thumbnail((SIDE, SIDE))
-    boxes = annotations.boxes[annotations.picture_index == index]
-    labels = annotations.labels[annotations.picture_index == index]
+    boxes = annotations.boxes[annotations.image_index == index]
+    labels = annotations.labels[annotations.image_index == index]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    scale = np.array([small.width / picture.width, small.height / picture.height] * 2)
+    scale = np.array([small.width / image.width, small.height / image.height] * 2)
     first = {label: row for row, label in reversed(list(enumerate(labels.tolist())))}
     captions = [annotations.names[label] if first[label] == row else "" for row, label in enumerate(labels.tolist())]
     return draw_boxes(small, corners * scale, captions, labels)

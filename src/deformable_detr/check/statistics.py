@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 
 from deformable_detr.check.limits import Limits
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.targets import find_box_faults, picture_extents
+from deformable_detr.datasets.targets import find_box_faults, image_extents
 
 MAX_CLASSES = 20        # in the chart: those with the most objects
 MAX_NAME = 40           # letters
@@ -19,12 +19,12 @@ NUM_BINS = 40
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a split; over its T objects that can be trained on, and its P pictures."""
+    """Of a split; over its T objects that can be trained on, and its P images."""
 
     classes: Counter[str]
-    counts: Int64[np.ndarray, "P"]          # objects of each picture
+    counts: Int64[np.ndarray, "P"]          # objects of each image
     extents: Float[np.ndarray, "P 2"]       # width and height of each
-    sizes: Float[np.ndarray, "T"]           # square root of width x height, once the picture has been resized
+    sizes: Float[np.ndarray, "T"]           # square root of width x height, once the image has been resized
     shapes: Float[np.ndarray, "T"]          # width / height
     centres: Float[np.ndarray, "T 2"]       # from 0 to 1
 
@@ -33,13 +33,13 @@ def statistics_of(annotations: Annotations, limits: Limits) -> Statistics:
     """Measure a split."""
     usable = annotations.rows(find_box_faults(annotations).usable)
     corners, sides = usable.boxes[:, :2], usable.boxes[:, 2:]
-    scales = limits.scales(usable.pictures)[usable.picture_index]
+    scales = limits.scales(usable.images)[usable.image_index]
     return Statistics(
         Counter(usable.names[label] for label in usable.labels.tolist()),
-        np.bincount(usable.picture_index, minlength=len(usable.pictures)),
-        usable.pictures.sizes[:, ::-1].astype(np.float64),
+        np.bincount(usable.image_index, minlength=len(usable.images)),
+        usable.images.sizes[:, ::-1].astype(np.float64),
         np.sqrt(sides.prod(axis=1)) * scales, sides[:, 0] / sides[:, 1],
-        (corners + sides / 2) / picture_extents(usable))
+        (corners + sides / 2) / image_extents(usable))
 
 
 def draw_statistics(charts: Sequence[Any], splits: Mapping[str, Annotations], limits: Limits) -> None:
@@ -49,10 +49,10 @@ def draw_statistics(charts: Sequence[Any], splits: Mapping[str, Annotations], li
     counts = [statistics.counts for statistics in found.values()]
     step = max(1, max(map(max, counts)) // NUM_BINS)
     charts[1].hist(counts, bins=np.arange(-0.5, max(map(max, counts)) + step, step), stacked=True)
-    charts[1].set(title="objects in a picture", xlabel="objects", ylabel="pictures")
+    charts[1].set(title="objects in an image", xlabel="objects", ylabel="images")
     for statistics in found.values():
         charts[2].scatter(*statistics.extents.T, s=16, alpha=0.5)
-    charts[2].set(title="sizes of pictures", xlabel="width in pixels", ylabel="height in pixels", xlim=0, ylim=0)
+    charts[2].set(title="sizes of images", xlabel="width in pixels", ylabel="height in pixels", xlim=0, ylim=0)
     _draw_logarithmic(charts[3], [statistics.sizes for statistics in found.values()])
     for edge, name in ((limits.stride, "a pixel of the finest map"), (32, "small | medium"), (96, "medium | large")):
         charts[3].axvline(edge, color="black", linestyle=":")

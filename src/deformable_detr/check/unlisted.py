@@ -1,21 +1,21 @@
-"""Pictures beside those of a COCO data set that none of its files lists."""
+"""Images beside those of a COCO data set that none of its files lists."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from deformable_detr.datasets.annotations import Annotations, PictureFolder
+from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.findings import Findings, Place
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.images import SUFFIXES
 
 
 def check_unlisted(splits: Mapping[str, Annotations], findings: Findings) -> None:
-    """Report the pictures in the folders of listed ones that no split lists; links and hidden files do not count."""
+    """Report the images in the folders of listed ones that no split lists; links and hidden files do not count."""
     listed: set[str] = set()
     folders: set[Path] = set()
     for annotations in splits.values():
-        if isinstance(annotations.store, PictureFolder):
-            for path in annotations.store.sources(annotations.pictures):
+        if isinstance(annotations.store, ImageFolder):
+            for path in annotations.store.sources(annotations.images):
                 listed.add(_spelt(path))
                 folders.add(path.parent)
     unlisted = [path for folder in sorted(folders) for path in sorted(folder.iterdir())

@@ -33,7 +33,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     data
         The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
     fast
-        Look at the annotations alone, at no picture.
+        Look at the annotations alone, at no image.
     fix
         Write a copy into this new folder, in COCO's format: mended where that is certain, without the rest.
     sheet
@@ -41,11 +41,11 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     show
         How many findings of a kind to print; --json gives all.
     size
-        Pixels of a picture's short side in the training to come; by default what it would choose.
+        Pixels of an image's short side in the training to come; by default what it would choose.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     num_queries
-        Objects that the model will be able to find in a picture; by default those of the packaged detector.
+        Objects that the model will be able to find in an image; by default those of the packaged detector.
     as_json
         Print one object of JSON, and nothing else.
     """
@@ -58,7 +58,7 @@ def check(data: Path, /, *, fast: bool = False, fix: Path | None = None, sheet: 
     from deformable_detr.preprocessing import Preprocessing
 
     def limits_for(splits: Mapping[str, "Annotations"]) -> Limits:
-        short = size or usual_size(splits.get("train", next(iter(splits.values()))).pictures)
+        short = size or usual_size(splits.get("train", next(iter(splits.values()))).images)
         return Limits(Preprocessing(short, max_size or max(short, round(short * 5 / 3))), num_queries)
 
     with wrong_call_for(ValueError):
@@ -110,7 +110,7 @@ def _write_sheet(checkup: "Checkup", limits: "Limits", sheet: Path) -> bool:
 def _check_fix(fix: Path, data: Path, fast: bool) -> None:
     """Refuse a place for the copy that would touch the data set, or anything else."""
     if fast:
-        raise WrongCallError("--fix: it has to look at the pictures; leave out --fast")
+        raise WrongCallError("--fix: it has to look at the images; leave out --fast")
     if fix.is_file() or (fix.is_dir() and any(fix.iterdir())):
         raise WrongCallError(f"--fix: expected a new or empty folder, got {fix}")
     if _is_inside(fix, data) or _is_inside(data, fix):
@@ -140,10 +140,10 @@ def _print_text(checkup: "Checkup", show: int) -> None:
         console.width = UNBROKEN
     console.print(Text(f"{checkup.data}: {checkup.format or 'not read'}"))
     for split, numbers in checkup.to_dict()["splits"].items():
-        console.print(Text(f"  {split:<6}{numbers['pictures']:>9} pictures{numbers['objects']:>10} objects"
-                           f"{numbers['empty_pictures']:>9} pictures without objects"))
+        console.print(Text(f"  {split:<6}{numbers['images']:>9} images{numbers['objects']:>10} objects"
+                           f"{numbers['empty_images']:>9} images without objects"))
     if checkup.is_drawn:
-        console.print(Text("  there is no val: it is drawn from train, always the same pictures"))
+        console.print(Text("  there is no val: it is drawn from train, always the same images"))
     for kind, count, found in checkup.findings.groups():
         style = "bold red" if kind.severity == "error" else "bold yellow"
         console.print(Text.assemble((f"{kind.severity} {kind.code}", style), f"  {kind.title}: {count}"))

@@ -1,4 +1,4 @@
-"""`ddetr demo`: the packaged detector on the packaged pictures."""
+"""`ddetr demo`: the packaged detector on the packaged images."""
 
 import time
 from collections import defaultdict
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deformable_detr.cli.app import Share, app, print_line, wrong_call_for
-from deformable_detr.cli.detect import write_picture
+from deformable_detr.cli.detect import write_image
 
 if TYPE_CHECKING:
     from deformable_detr.detections import Detections
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
 
 @app.command
 def demo(*, threshold: Share = 0.5, out: Path = Path("detections"), device: str = "auto") -> int:
-    """Find sea animals in the packaged pictures: nothing to download, nothing to prepare.
+    """Find sea animals in the packaged images: nothing to download, nothing to prepare.
 
     Parameters
     ----------
     threshold
         The least score of what is shown, from 0 to 1.
     out
-        The folder for the pictures with their detections drawn in.
+        The folder for the images with their detections drawn in.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     """
     from deformable_detr.detect.detector import Detector
-    from deformable_detr.images import read_picture
-    from deformable_detr.weights.sources import packaged_pictures
+    from deformable_detr.images import read_image
+    from deformable_detr.weights.sources import packaged_images
 
     with wrong_call_for(ValueError):
         detector = Detector("demo", device)
     with wrong_call_for(OSError):
         out.mkdir(parents=True, exist_ok=True)
-        pictures = packaged_pictures()
-        width = max(len(path.name) for path in pictures)
-        print_line(f"{'picture':<{width}}  seconds  found (best score)")
-        for path in pictures:
-            picture = read_picture(path)
+        images = packaged_images()
+        width = max(len(path.name) for path in images)
+        print_line(f"{'image':<{width}}  seconds  found (best score)")
+        for path in images:
+            image = read_image(path)
             start = time.perf_counter()
-            detections = detector(picture, threshold)
+            detections = detector(image, threshold)
             seconds = time.perf_counter() - start
-            write_picture(detections.draw(picture), out / path.name)
+            write_image(detections.draw(image), out / path.name)
             print_line(f"{path.name:<{width}}  {seconds:7.2f}  {_summary(detections)}")
     print_line(f"\nDrawn into {out.absolute()}")
-    print_line("Your own pictures: ddetr detect photo.jpg; your own classes: ddetr train mydata")
+    print_line("Your own images: ddetr detect photo.jpg; your own classes: ddetr train mydata")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`ddetr detect`: pictures in, pictures and JSON out."""
+"""`ddetr detect`: images in, images and JSON out."""
 
 import io
 import json
@@ -31,21 +31,21 @@ JPEG_MAX_SIDE = 65_535
 @app.command
 def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0.5, out: Path | None = None,
            as_json: JsonFlag = False, device: str = "auto") -> int:
-    """Find objects in pictures.
+    """Find objects in images.
 
     Parameters
     ----------
     sources
-        Pictures, folders of pictures, or globs.
+        Images, folders of images, or globs.
     weights
         "demo" for the packaged ones, a file, or "hf:owner/name".
     threshold
         The least score of what is shown, from 0 to 1.
     out
-        The folder for pictures with their detections drawn in; by default "detections", with --json none.
-        Pictures of an earlier call are replaced there, those given as sources never.
+        The folder for images with their detections drawn in; by default "detections", with --json none.
+        Images of an earlier call are replaced there, those given as sources never.
     as_json
-        Print a line of JSON for each picture, and nothing else.
+        Print a line of JSON for each image, and nothing else.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     """
@@ -75,14 +75,14 @@ def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0
 
 
 def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
-    """Each picture once, in the order given; with a problem where a source stands for none."""
-    from deformable_detr.images import PictureError, find_pictures
+    """Each image once, in the order given; with a problem where a source stands for none."""
+    from deformable_detr.images import ImageError, find_images
 
     seen = set()
     for source in sources:
         try:
-            found = find_pictures(source)
-        except (PictureError, OSError) as error:
+            found = find_images(source)
+        except (ImageError, OSError) as error:
             yield Path(source), str(error)
             continue
         for path in found:
@@ -94,15 +94,15 @@ def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
 def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_OutputPaths | None",
                  as_json: bool) -> str | None:
     """Detect, draw and print for one file; what went wrong, or None."""
-    from deformable_detr.images import PictureError, read_picture
+    from deformable_detr.images import ImageError, read_image
 
     try:
-        picture = read_picture(path)
-        detections = detector(picture, threshold)
+        image = read_image(path)
+        detections = detector(image, threshold)
         drawn = outputs.claim(path, detections.image_size) if outputs else None
         if drawn:
-            write_picture(detections.draw(picture), drawn)
-    except PictureError as error:
+            write_image(detections.draw(image), drawn)
+    except ImageError as error:
         return str(error)
     except OSError as error:
         return f"{path}: cannot write its detections ({error})"
@@ -114,12 +114,12 @@ def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_
     return None
 
 
-def write_picture(picture: "PIL.Image.Image", path: Path) -> None:
+def write_image(image: "PIL.Image.Image", path: Path) -> None:
     """Write it in the format of the path's suffix; what lay there stays whole until it is done."""
     from deformable_detr.files import write_whole
 
     encoded = io.BytesIO()
-    picture.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=95)
+    image.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=95)
     write_whole(path, encoded.getvalue())
 
 

@@ -36,7 +36,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     split
         Which of the data set's splits.
     batch_size
-        Pictures at a time.
+        Images at a time.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     report
@@ -68,7 +68,7 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     try:
         evaluator = detect_all(detector.model, loader, names=detector.names,
                                progress=lambda batches: show_progress(batches, len(loader), "evaluating"))
-    except DataError as error:   # a picture: numbers without it would be another data set's
+    except DataError as error:   # an image: numbers without it would be another data set's
         report_error(str(error))
         return 1
     metrics, curves = evaluator.count()

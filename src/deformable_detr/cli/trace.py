@@ -1,4 +1,4 @@
-"""`ddetr trace`: every stage from picture to box, its tensor and its shape."""
+"""`ddetr trace`: every stage from image to box, its tensor and its shape."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deformable_detr.papers import DeformableDETR
     from deformable_detr.preprocessing import Preprocessing
 
-LEGEND = ("B pictures, L levels, N tokens of all levels, C channels, M heads, D = C / M, P points, Q queries, "
+LEGEND = ("B images, L levels, N tokens of all levels, C channels, M heads, D = C / M, P points, Q queries, "
           "K classes, T detections")
 UNBROKEN = 100_000   # characters of a line in a file or a pipe
 
@@ -31,17 +31,17 @@ UNBROKEN = 100_000   # characters of a line in a file or a pipe
 @app.command
 def trace(images: list[Path], /, *, preset: Preset | None = None, weights: str | None = None,
           layers: Literal["first", "all"] = "first", as_json: JsonFlag = False) -> int:
-    """Tell every stage from picture to box: the file of the package, the tensor's name, shape and range.
+    """Tell every stage from image to box: the file of the package, the tensor's name, shape and range.
 
     Parameters
     ----------
     images
-        Pictures, which become one batch.
+        Images, which become one batch.
     preset
-        A published detector with random weights, always the same; pictures are not resized, so that large
+        A published detector with random weights, always the same; images are not resized, so that large
         ones need much memory.
     weights
-        "demo" for the packaged ones, a file, or "hf:owner/name"; by default "demo". Pictures are resized as
+        "demo" for the packaged ones, a file, or "hf:owner/name"; by default "demo". Images are resized as
         the weights want it.
     layers
         Which layers of encoder and decoder to look into: the first of each, or all.
@@ -54,24 +54,24 @@ def trace(images: list[Path], /, *, preset: Preset | None = None, weights: str |
     if not preset:
         check_weights_exist(weights)
 
-    from deformable_detr.explain import trace_pictures
+    from deformable_detr.explain import trace_images
 
     with wrong_call_for(ValueError):
         model, preprocessing, names = _random_model(preset) if preset else _load_model(weights)
-    pictures, errors = _read_pictures(images)
+    decoded, errors = _read_images(images)
     stages = []
-    if pictures:
-        arrays = [array for _, array in pictures]
-        stages = trace_pictures(model, arrays, preprocessing, names, every_layer=layers == "all")
+    if decoded:
+        arrays = [array for _, array in decoded]
+        stages = trace_images(model, arrays, preprocessing, names, every_layer=layers == "all")
     if as_json:
         print_line(json.dumps({
             "pictures": [{"file": str(path), "width": array.shape[1], "height": array.shape[0]}
-                         for path, array in pictures],
+                         for path, array in decoded],
             "errors": errors,
             "stages": [stage.to_dict() for stage in stages]}))
     elif stages:
-        title = f"preset {preset}, random weights, pictures not resized" if preset else f"weights {weights}"
-        _print_text(title, [path for path, _ in pictures], stages)
+        title = f"preset {preset}, random weights, images not resized" if preset else f"weights {weights}"
+        _print_text(title, [path for path, _ in decoded], stages)
     return 1 if errors else 0
 
 
@@ -93,18 +93,18 @@ def _load_model(weights: str) -> "tuple[DeformableDETR, Preprocessing, tuple[str
     return detector.model, detector.info.preprocessing, detector.names
 
 
-def _read_pictures(paths: Sequence[Path]) -> "tuple[list[tuple[Path, np.ndarray]], list[dict[str, str]]]":
+def _read_images(paths: Sequence[Path]) -> "tuple[list[tuple[Path, np.ndarray]], list[dict[str, str]]]":
     """Those that can be read, and for each of the others its file and what is wrong with it, which is told."""
-    from deformable_detr.images import PictureError, read_picture
+    from deformable_detr.images import ImageError, read_image
 
-    pictures, errors = [], []
+    images, errors = [], []
     for path in paths:
         try:
-            pictures.append((path, read_picture(path)))
-        except PictureError as error:
+            images.append((path, read_image(path)))
+        except ImageError as error:
             report_error(str(error))
             errors.append({"file": str(path), "error": str(error)})
-    return pictures, errors
+    return images, errors
 
 
 def _print_text(model: str, paths: Sequence[Path], stages: "Sequence[Stage]") -> None:
@@ -118,7 +118,7 @@ def _print_text(model: str, paths: Sequence[Path], stages: "Sequence[Stage]") ->
         console.width = UNBROKEN
     console.print(Text(model))
     for index, path in enumerate(paths):
-        console.print(Text(f"picture {index}: {path}"))
+        console.print(Text(f"image {index}: {path}"))
     console.print(Text(LEGEND, style="dim"))
     title, *rows = _aligned([("", "shape", "axes", "range"), *map(_cells, stages)])
     console.print(Text(title, style="dim"))

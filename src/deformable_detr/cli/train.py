@@ -63,7 +63,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     preset
         One of the published detectors, and the published recipe; with --weights the recipe alone.
     out
-        The folder for weights, curves, numbers and pictures of this run.
+        The folder for weights, curves, numbers and images of this run.
     resume
         Go on where the run in the folder stands; the other settings must be those of the run.
     force
@@ -73,7 +73,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
-        Pixels of a picture's short side; by default what --weights were trained with, else 800 with --preset,
+        Pixels of an image's short side; by default what --weights were trained with, else 800 with --preset,
         --backbone-weights or a flag of the model, else chosen for the data and the machine.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
@@ -113,7 +113,7 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
 
         report_run(training)
         best = shlex.quote(str(training.folder.best))
-        print_line(f"best AP {training.standing.best_ap:.3f}: ddetr detect PICTURE --weights {best}")
+        print_line(f"best AP {training.standing.best_ap:.3f}: ddetr detect IMAGE --weights {best}")
     return 0
 
 

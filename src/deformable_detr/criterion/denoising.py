@@ -5,7 +5,7 @@ such doubt: it is that object's (DN-DETR, arXiv 2203.01305). One farther off mus
 of several queries at an object the nearest learns to win (DINO, arXiv 2203.03605, section 3.3).
 
 Neither paper's embedding of noisy labels is here. It gives the decoder a word that it never hears when it detects;
-without it an extra query is made from its box exactly as a proposal's is, and the class must be seen in the picture.
+without it an extra query is made from its box exactly as a proposal's is, and the class must be seen in the image.
 """
 
 from collections.abc import Sequence
@@ -31,38 +31,38 @@ class Denoising:
     """Extra queries, and what is to be answered to each."""
 
     queries: ExtraQueries
-    objects: Int64[Tensor, "B E"]       # which of the picture's objects; NOTHING: none of them
-    weights: Float[Tensor, "B E"]       # in the loss: one over the picture's groups; 0 for an empty slot
+    objects: Int64[Tensor, "B E"]       # which of the image's objects; NOTHING: none of them
+    weights: Float[Tensor, "B E"]       # in the loss: one over the image's groups; 0 for an empty slot
 
-    def picture(self, index: int) -> "Denoising":
-        """The part of one picture, as a batch of one."""
+    def image(self, index: int) -> "Denoising":
+        """The part of one image, as a batch of one."""
         rows = slice(index, index + 1)
         return Denoising(ExtraQueries(self.queries.boxes[rows], self.queries.groups[rows]), self.objects[rows],
                          self.weights[rows])
 
     def matches(self, targets: Sequence[Target], num_layers: int) -> Matches:
         """Which extra query answers for which object: in every layer the same."""
-        picture, query = (self.objects != NOTHING).nonzero().unbind(1)
-        counts = torch.tensor([0, *(len(target.labels) for target in targets)], device=picture.device)
-        target = self.objects[picture, query] + counts.cumsum(0)[picture]
-        layer = torch.arange(num_layers, device=picture.device).repeat_interleave(len(picture))
-        return Matches(layer, *(index.repeat(num_layers) for index in (picture, query, target)))
+        image, query = (self.objects != NOTHING).nonzero().unbind(1)
+        counts = torch.tensor([0, *(len(target.labels) for target in targets)], device=image.device)
+        target = self.objects[image, query] + counts.cumsum(0)[image]
+        layer = torch.arange(num_layers, device=image.device).repeat_interleave(len(image))
+        return Matches(layer, *(index.repeat(num_layers) for index in (image, query, target)))
 
 
 def build_denoising(targets: Sequence[Target], num_queries: int) -> Denoising:
-    """Noisy boxes for a batch, `num_queries` slots a picture; chance is torch's generator on the CPU.
+    """Noisy boxes for a batch, `num_queries` slots an image; chance is torch's generator on the CPU.
 
-    In a group each object has one query near to it and one farther off. A picture has as many groups as fit;
+    In a group each object has one query near to it and one farther off. An image has as many groups as fit;
     where not even one does, a random part of its objects is asked about. The number of slots never changes, as a
-    new shape would cost time, and no picture's queries depend on its neighbours in the batch.
+    new shape would cost time, and no image's queries depend on its neighbours in the batch.
     """
-    pictures = [_picture(target, num_queries) for target in targets]
-    boxes, groups, objects, weights = (torch.stack(parts) for parts in zip(*pictures, strict=True))
+    images = [_image(target, num_queries) for target in targets]
+    boxes, groups, objects, weights = (torch.stack(parts) for parts in zip(*images, strict=True))
     return Denoising(ExtraQueries(boxes, groups), objects, weights)
 
 
-def _picture(target: Target, num_queries: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (E, 4), groups, objects and weights (E,) of one picture."""
+def _image(target: Target, num_queries: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (E, 4), groups, objects and weights (E,) of one image."""
     boxes = torch.full((num_queries, 4), 0.5)
     groups, objects = (torch.full((num_queries,), -1) for _ in range(2))
     weights = torch.zeros(num_queries)

@@ -58,7 +58,7 @@ class SetLoss:
         """The losses of a batch, divided by `num_boxes`: by default what `count_boxes` says of its targets.
 
         `denoising` is what the model was asked beside. Raises ValueError for targets that do not fit the predictions,
-        and NonFiniteError, which names the picture, when the matching meets NaN.
+        and NonFiniteError, which names the image, when the matching meets NaN.
         """
         check_targets(predictions, targets)
         with torch.autocast(predictions.logits.device.type, enabled=False):
@@ -117,7 +117,7 @@ def focal_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels: 
                weights: Float[Tensor, "B Q"] | None = None) -> Float[Tensor, "layers"]:
     """Focal loss of every query and class (arXiv 1708.02002, equation 5), summed in each layer."""
     truth = torch.zeros_like(logits)
-    truth[matches.layer, matches.picture, matches.query, labels[matches.target]] = 1
+    truth[matches.layer, matches.image, matches.query, labels[matches.target]] = 1
     probability = logits.sigmoid()
     miss = torch.where(truth > 0, 1 - probability, probability)
     balance = torch.where(truth > 0, alpha, 1 - alpha)
@@ -136,7 +136,7 @@ def quality_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels
     nothing is matched it is 0, and sure mistakes count most, as in the focal loss.
     """
     probability = logits.sigmoid()
-    matched = matches.layer, matches.picture, matches.query, labels[matches.target]
+    matched = matches.layer, matches.image, matches.query, labels[matches.target]
     truth = torch.zeros_like(logits)
     truth[matched] = probability[matched].detach()**SCORE_SHARE * quality**(1 - SCORE_SHARE)
     balance = probability**gamma
@@ -148,7 +148,7 @@ def quality_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels
 @torch.no_grad()
 def fit(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Tensor, "T 4"]) -> Float[Tensor, "pairs"]:
     """Intersection over union of the matched boxes with the truth."""
-    found = boxes[matches.layer, matches.picture, matches.query]
+    found = boxes[matches.layer, matches.image, matches.query]
     intersection, union = intersection_and_union(cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth[matches.target]))
     return intersection / union
 
@@ -156,12 +156,12 @@ def fit(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Ten
 def box_losses(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Tensor, "T 4"],
                weights: Float[Tensor, "B Q"] | None = None) -> dict[str, Float[Tensor, "layers"]]:
     """L1 and GIoU losses of the matched boxes, summed in each layer."""
-    found = boxes[matches.layer, matches.picture, matches.query]
+    found = boxes[matches.layer, matches.image, matches.query]
     wanted = truth[matches.target]
     distance = (found - wanted).abs().sum(-1)
     disjoint = 1 - generalized_iou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(wanted))
     if weights is not None:
-        share = weights[matches.picture, matches.query]
+        share = weights[matches.image, matches.query]
         distance, disjoint = distance * share, disjoint * share
     zeros = boxes.new_zeros(len(boxes))
     return {"loss_bbox": zeros.index_add(0, matches.layer, distance),
@@ -181,11 +181,11 @@ def check_targets(predictions: Predictions, targets: Sequence[Target]) -> None:
     """Raise ValueError for a wrong number of targets, or labels that the predictions do not have."""
     _, batch, _, num_classes = predictions.logits.shape
     if len(targets) != batch:
-        raise ValueError(f"targets: expected {batch}, one a picture, got {len(targets)}")
+        raise ValueError(f"targets: expected {batch}, one an image, got {len(targets)}")
     for index, target in enumerate(targets):
         if target.boxes.shape != (len(target.labels), 4):
             raise ValueError(f"targets[{index}].boxes: expected ({len(target.labels)}, 4), "
                              f"got {tuple(target.boxes.shape)}")
         if len(target.labels) and not 0 <= int(target.labels.min()) <= int(target.labels.max()) < num_classes:
-            raise ValueError(f"targets[{index}].labels (picture {target.image_id!r}): expected 0 to "
+            raise ValueError(f"targets[{index}].labels (image {target.image_id!r}): expected 0 to "
                              f"{num_classes - 1}, got {int(target.labels.min())} to {int(target.labels.max())}")

@@ -14,10 +14,10 @@ from deformable_detr.structures import Target
 
 
 class NonFiniteError(ArithmeticError):
-    """A cost or a loss is NaN or infinite; names the picture."""
+    """A cost or a loss is NaN or infinite; names the image."""
 
     def __init__(self, what: str, image_id: int | str | None) -> None:
-        super().__init__(f"{what} is not finite for picture {image_id!r}: lower the learning rate, or train in float32")
+        super().__init__(f"{what} is not finite for image {image_id!r}: lower the learning rate, or train in float32")
         self.what, self.image_id = what, image_id
 
 
@@ -33,7 +33,7 @@ class MatchingCost:
 
     def __call__(self, logits: Float[Tensor, "*layers Q K"], boxes: Float[Tensor, "*layers Q 4"],
                  target: Target) -> Float[Tensor, "*layers Q T"]:
-        """Cost of each query for each object of one picture."""
+        """Cost of each query for each object of one image."""
         probability = logits[..., target.labels].sigmoid()
         negative = (1 - self.alpha) * probability**self.gamma * -(1 - probability + 1e-8).log()
         positive = self.alpha * (1 - probability)**self.gamma * -(probability + 1e-8).log()
@@ -44,16 +44,16 @@ class MatchingCost:
 
 @dataclass(frozen=True)
 class Matches:
-    """The matched pairs of all layers and pictures, as parallel index lists."""
+    """The matched pairs of all layers and images, as parallel index lists."""
 
     layer: Int64[Tensor, "pairs"]
-    picture: Int64[Tensor, "pairs"]
+    image: Int64[Tensor, "pairs"]
     query: Int64[Tensor, "pairs"]
-    target: Int64[Tensor, "pairs"]   # into the targets of all pictures, one after the other
+    target: Int64[Tensor, "pairs"]   # into the targets of all images, one after the other
 
     def to(self, device: torch.device) -> "Matches":
         """The same on another device."""
-        return Matches(*(index.to(device) for index in (self.layer, self.picture, self.query, self.target)))
+        return Matches(*(index.to(device) for index in (self.layer, self.image, self.query, self.target)))
 
 
 @torch.no_grad()
@@ -61,20 +61,20 @@ def match(logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B 
           targets: Sequence[Target], cost: MatchingCost) -> Matches:
     """Assign every object a query of its own, in each layer.
 
-    Raises NonFiniteError, which names the picture, where a cost is NaN or infinite.
+    Raises NonFiniteError, which names the image, where a cost is NaN or infinite.
     """
-    # Costs within a picture only, and one copy to the CPU for all layers and pictures.
+    # Costs within an image only, and one copy to the CPU for all layers and images.
     costs = [cost(logits[:, index], boxes[:, index], target) for index, target in enumerate(targets)]
     on_cpu = torch.cat([matrix.flatten() for matrix in costs]).cpu().numpy()
     rows: list[np.ndarray] = []
     start = first_target = 0
-    for picture, (matrix, target) in enumerate(zip(costs, targets, strict=True)):
+    for image, (matrix, target) in enumerate(zip(costs, targets, strict=True)):
         layers = on_cpu[start:start + matrix.numel()].reshape(matrix.shape)
         if not np.isfinite(layers).all():
             raise NonFiniteError("the matching cost", target.image_id)
         for layer, layer_costs in enumerate(layers):
             queries, objects = linear_sum_assignment(layer_costs)
-            rows.append(np.stack([np.full_like(queries, layer), np.full_like(queries, picture),
+            rows.append(np.stack([np.full_like(queries, layer), np.full_like(queries, image),
                                   queries, objects + first_target]))
         start += matrix.numel()
         first_target += len(target.labels)

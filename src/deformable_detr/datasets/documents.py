@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 import yaml
 
-MAX_BYTES = 16 * 2**20      # of an XML or text file; a picture's labels are some kilobytes
+MAX_BYTES = 16 * 2**20      # of an XML or text file; an image's labels are some kilobytes
 MAX_YAML_BYTES = 2**20      # read slowly and into much memory; 20 000 names fit
 MAX_XML_DEPTH = 32
 MAX_XML_ELEMENTS = 200_000

@@ -13,8 +13,8 @@ from deformable_detr.datasets.kinds import Kind
 logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
-MAX_VALIDATION = 5000    # pictures
-SPLIT_SEED = 0           # not the training's: evaluation must find the same pictures
+MAX_VALIDATION = 5000    # images
+SPLIT_SEED = 0           # not the training's: evaluation must find the same images
 
 
 class DataFolder:
@@ -54,16 +54,16 @@ class DataFolder:
         return self._parts[split]
 
     def _drawn(self, whole: Annotations) -> dict[str, Annotations]:
-        """Train and val. Which pictures are drawn depends on nothing but the pictures' names."""
-        count = len(whole.pictures)
+        """Train and val. Which images are drawn depends on nothing but the images' names."""
+        count = len(whole.images)
         if count < 2:
-            stop(Kind.NO_PICTURES, Place(self.folder), f"no split 'val', and train has too few pictures to draw one "
+            stop(Kind.NO_IMAGES, Place(self.folder), f"no split 'val', and train has too few images to draw one "
                  f"from: {count}")
-        by_name = sorted(range(count), key=list(whole.pictures.file_names()).__getitem__)
+        by_name = sorted(range(count), key=list(whole.images.file_names()).__getitem__)
         num_drawn = min(max(1, round(VALIDATION_SHARE * count)), MAX_VALIDATION)
         order = np.random.default_rng(SPLIT_SEED).permutation(count)
         drawn = {by_name[position] for position in order[:num_drawn]}
-        logger.info("%s: no split val: of %d pictures %d are drawn for it (seed %d), %d are left to train on",
+        logger.info("%s: no split val: of %d images %d are drawn for it (seed %d), %d are left to train on",
                     self.folder, count, num_drawn, SPLIT_SEED, count - num_drawn)
         return {"train": whole.subset([index for index in range(count) if index not in drawn]),
                 "val": whole.subset(sorted(drawn))}

@@ -1,7 +1,7 @@
-"""The pictures that a split lists, packed into few arrays.
+"""The images that a split lists, packed into few arrays.
 
 Who so much as looks at a Python object writes to it, as it counts its users; a forked process then gets a copy of the
-memory around it. Half a million pictures as objects would be copied into every worker, and take seconds to send to one.
+memory around it. Half a million images as objects would be copied into every worker, and take seconds to send to one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ from deformable_detr.structures import ImageSize
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One listed picture; sizes are pixels."""
+class ImageRecord:
+    """One listed image; sizes are pixels."""
 
     id: int
     file_name: str
@@ -31,46 +31,46 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class PictureList(Sequence[Picture]):
-    """Behaves as a tuple of P pictures, each of which is made when it is asked for."""
+class ImageList(Sequence[ImageRecord]):
+    """Behaves as a tuple of P images, each of which is made when it is asked for."""
 
     ids: Int64[np.ndarray, "P"]
     sizes: Int64[np.ndarray, "P 2"]                 # (height, width) in pixels
-    starts: Int64[np.ndarray, "P+1"]                # the name of picture i is names[starts[i]:starts[i + 1]]
+    starts: Int64[np.ndarray, "P+1"]                # the name of image i is names[starts[i]:starts[i + 1]]
     names: bytes = field(repr=False)                # of all files, one after another
 
     @classmethod
-    def of(cls, pictures: Iterable[Picture]) -> "PictureList":
-        """Pack pictures."""
-        every = list(pictures)
-        names = [_encoded(picture.file_name) for picture in every]
-        return cls(np.array([picture.id for picture in every], np.int64),
-                   np.array([picture.size for picture in every], np.int64).reshape(-1, 2), _starts(names),
+    def of(cls, images: Iterable[ImageRecord]) -> "ImageList":
+        """Pack images."""
+        every = list(images)
+        names = [_encoded(image.file_name) for image in every]
+        return cls(np.array([image.id for image in every], np.int64),
+                   np.array([image.size for image in every], np.int64).reshape(-1, 2), _starts(names),
                    b"".join(names))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @overload
-    def __getitem__(self, index: int) -> Picture: ...
+    def __getitem__(self, index: int) -> ImageRecord: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "PictureList": ...
+    def __getitem__(self, index: slice) -> "ImageList": ...
 
-    def __getitem__(self, index: int | slice) -> "Picture | PictureList":
+    def __getitem__(self, index: int | slice) -> "ImageRecord | ImageList":
         if isinstance(index, slice):
             return self.subset(range(*index.indices(len(self))))
         number = range(len(self))[index]    # IndexError beyond; negative ones count from the end
         height, width = self.sizes[number].tolist()
-        return Picture(int(self.ids[number]), self._name(*self.starts[number:number + 2].tolist()), width, height)
+        return ImageRecord(int(self.ids[number]), self._name(*self.starts[number:number + 2].tolist()), width, height)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[ImageRecord]:
         for identity, name, (height, width) in zip(self.ids.tolist(), self.file_names(), self.sizes.tolist(),
                                                    strict=True):
-            yield Picture(identity, name, width, height)
+            yield ImageRecord(identity, name, width, height)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PictureList):
+        if not isinstance(other, ImageList):
             return NotImplemented
         return self.names == other.names and all(map(np.array_equal, (self.ids, self.sizes, self.starts),
                                                      (other.ids, other.sizes, other.starts)))
@@ -82,21 +82,21 @@ class PictureList(Sequence[Picture]):
         return (self._name(start, end) for start, end in pairwise(self.starts.tolist()))
 
     def file_name_of(self, identity: int) -> str | None:
-        """The name of the file of the picture with this id, if there is one."""
+        """The name of the file of the image with this id, if there is one."""
         found = np.flatnonzero(self.ids == identity)
         return self[int(found[0])].file_name if len(found) else None
 
     def distinct_sizes(self) -> tuple[list[ImageSize], Int64[np.ndarray, "P"]]:
-        """The few sizes, (height, width), that there are, and which of them each picture has."""
+        """The few sizes, (height, width), that there are, and which of them each image has."""
         sizes, which = np.unique(self.sizes, axis=0, return_inverse=True)
         return [(height, width) for height, width in sizes.tolist()], which.reshape(-1)
 
-    def subset(self, chosen: Sequence[int] | Int64[np.ndarray, "chosen"]) -> "PictureList":
-        """The pictures of these indices, in this order."""
+    def subset(self, chosen: Sequence[int] | Int64[np.ndarray, "chosen"]) -> "ImageList":
+        """The images of these indices, in this order."""
         rows = np.asarray(chosen, np.int64)
         bounds = zip(self.starts[rows].tolist(), self.starts[rows + 1].tolist(), strict=True)
         names = [self.names[start:end] for start, end in bounds]
-        return PictureList(self.ids[rows], self.sizes[rows], _starts(names), b"".join(names))
+        return ImageList(self.ids[rows], self.sizes[rows], _starts(names), b"".join(names))
 
     def _name(self, start: int, end: int) -> str:
         return self.names[start:end].decode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""The files of a data set on disk: no name leads out of its folder, no link but to a folder of pictures or labels."""
+"""The files of a data set on disk: no name leads out of its folder, no link but to a folder of images or labels."""
 
 import os
 import re
@@ -20,7 +20,7 @@ PERHAPS_OUTSIDE = re.compile(r"\.\.|^[/\\]|:")    # a name without any of these 
 
 
 class Fence:
-    """Tells what lies inside a data set: in its folder, or in a folder of pictures or labels which it links to."""
+    """Tells what lies inside a data set: in its folder, or in a folder of images or labels which it links to."""
 
     def __init__(self, data: Path, *folders: Path) -> None:
         self._roots = [folder.resolve() for folder in (data, *folders)]
@@ -65,10 +65,10 @@ def check_name(name: str) -> None:
 
 
 def present(annotations: Annotations, folder: Path, data: Path, findings: Findings) -> Annotations:
-    """The annotations without those pictures of `folder` that are not there or lie outside, which are reported."""
+    """The annotations without those images of `folder` that are not there or lie outside, which are reported."""
     fence, kept = Fence(data, folder), []
     faults: dict[Kind, list[tuple[int, str]]] = {Kind.NAME_REFUSED: [], Kind.PICTURE_MISSING: []}
-    for index, name in enumerate(annotations.pictures.file_names()):
+    for index, name in enumerate(annotations.images.file_names()):
         try:
             check_name(name)
             if not fence.holds(f"{folder}{os.sep}{name}"):
@@ -77,9 +77,9 @@ def present(annotations: Annotations, folder: Path, data: Path, findings: Findin
         except EntryError as fault:
             faults[fault.kind].append((index, fault.message))
     for kind, found in faults.items():
-        findings.add_all(kind, len(found), ((annotations.place_of_picture(index), message)
+        findings.add_all(kind, len(found), ((annotations.place_of_image(index), message)
                                             for index, message in found))
-    return annotations if len(kept) == len(annotations.pictures) else annotations.subset(kept)
+    return annotations if len(kept) == len(annotations.images) else annotations.subset(kept)
 
 
 def list_files(folder: Path, suffixes: Collection[str], data: Path, findings: Findings) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures in, detections in their own pixels out."""
+"""Images in, detections in their own pixels out."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from deformable_detr.detections import Detections
-from deformable_detr.images import PictureSource, read_picture
+from deformable_detr.images import ImageSource, read_image
 from deformable_detr.papers import DeformableDETR
-from deformable_detr.preprocessing import prepare_picture
+from deformable_detr.preprocessing import prepare_image
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.weights import ModelInfo, load
 from deformable_detr.weights.sources import DEMO, find_weights
 
 
 class Detector:
-    """A model with all that belongs to it, ready for pictures.
+    """A model with all that belongs to it, ready for images.
 
     `weights` is "demo" for those in the package, the path of a file that `deformable_detr.weights.save` or
     `ddetr train` wrote, or "hf:owner/name" for the Hugging Face Hub. `device` "auto" takes the GPU when there
@@ -45,18 +45,18 @@ class Detector:
         return self.info.names
 
     @overload
-    def __call__(self, source: PictureSource, threshold: float = 0.5, top_k: int = 100) -> Detections: ...
+    def __call__(self, source: ImageSource, threshold: float = 0.5, top_k: int = 100) -> Detections: ...
 
     @overload
-    def __call__(self, source: list[PictureSource], threshold: float = 0.5,
+    def __call__(self, source: list[ImageSource], threshold: float = 0.5,
                  top_k: int = 100) -> list[Detections]: ...
 
-    def __call__(self, source: PictureSource | list[PictureSource], threshold: float = 0.5,
+    def __call__(self, source: ImageSource | list[ImageSource], threshold: float = 0.5,
                  top_k: int = 100) -> Detections | list[Detections]:
-        """What is in a picture (or in each of a list): the `top_k` best, of these all that reach `threshold`.
+        """What is in an image (or in each of a list): the `top_k` best, of these all that reach `threshold`.
 
-        A picture is what `deformable_detr.images.read_picture` accepts. Each is looked at on its own, so
-        that its detections do not depend on its neighbours. Raises PictureError for a picture that cannot be
+        An image is what `deformable_detr.images.read_image` accepts. Each is looked at on its own, so
+        that its detections do not depend on its neighbours. Raises ImageError for an image that cannot be
         read, ValueError for a threshold outside of [0, 1] or a `top_k` below 1.
         """
         if not 0 <= threshold <= 1:
@@ -64,16 +64,16 @@ class Detector:
         if top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
         if isinstance(source, list):
-            return [self._detect(picture, threshold, top_k) for picture in source]
+            return [self._detect(image, threshold, top_k) for image in source]
         return self._detect(source, threshold, top_k)
 
     @torch.inference_mode()
-    def _detect(self, source: PictureSource, threshold: float, top_k: int) -> Detections:
-        picture = read_picture(source)
-        height, width = picture.shape[:2]
+    def _detect(self, source: ImageSource, threshold: float, top_k: int) -> Detections:
+        image = read_image(source)
+        height, width = image.shape[:2]
         preprocessing = self.info.preprocessing
-        image = prepare_picture(picture, preprocessing).to(self.device)
-        batch = ImageBatch.from_images([image], size_divisor=preprocessing.divisor)
+        prepared = prepare_image(image, preprocessing).to(self.device)
+        batch = ImageBatch.from_images([prepared], size_divisor=preprocessing.divisor)
         predictions: Predictions = self.model(batch)
         found = predictions.detections([(height, width)], top_k, self.names, self.model.config.nms_threshold)[0]
         found = found.above(threshold)

@@ -6,11 +6,11 @@ from deformable_detr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deformable_detr.explain.recorder import Stage
-    from deformable_detr.explain.tracing import trace, trace_pictures
+    from deformable_detr.explain.tracing import trace, trace_images
 
-__all__ = ["Stage", "trace", "trace_pictures"]
+__all__ = ["Stage", "trace", "trace_images"]
 
 __getattr__, __dir__ = lazy_names({
     "deformable_detr.explain.recorder": "Stage",
-    "deformable_detr.explain.tracing": "trace trace_pictures",
+    "deformable_detr.explain.tracing": "trace trace_images",
 })

@@ -1,4 +1,4 @@
-"""Stages of the way from picture to box, noted by hooks while the model runs as ever."""
+"""Stages of the way from image to box, noted by hooks while the model runs as ever."""
 
 import inspect
 import sys

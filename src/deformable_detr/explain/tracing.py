@@ -1,4 +1,4 @@
-"""From pictures to detections: each stage with its tensor's shape and range, in the order the data goes.
+"""From images to detections: each stage with its tensor's shape and range, in the order the data goes.
 
 The functions below follow the model's forward, part by part. Nothing is computed anew that a hook can see.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deformable_detr.detections import Detections
 from deformable_detr.explain.recorder import Recorder, Stage
-from deformable_detr.images import read_picture
+from deformable_detr.images import read_image
 from deformable_detr.model.attention import DeformableAttention
 from deformable_detr.model.backbone import Backbone
 from deformable_detr.model.decoder import Decoder, DecoderLayer
@@ -26,28 +26,28 @@ from deformable_detr.model.queries import LearnedQueries, ProposalQueries
 from deformable_detr.ops import fused_ms_deform_attn
 from deformable_detr.ops.reference import attention_weights
 from deformable_detr.papers import DeformableDETR
-from deformable_detr.preprocessing import Preprocessing, prepare_picture
+from deformable_detr.preprocessing import Preprocessing, prepare_image
 from deformable_detr.structures import Features, ImageBatch, ImageSize, Predictions, Pyramid, Queries, to_device
 
 SURE = 0.5   # the score from which `ddetr detect` shows a detection
 
 
-def trace_pictures(model: DeformableDETR, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+def trace_images(model: DeformableDETR, images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
                    preprocessing: Preprocessing | None = None, names: Sequence[str] | None = None, *,
                    every_layer: bool = False) -> list[Stage]:
-    """`trace` for decoded pictures as one batch; without `preprocessing` they are normalised, but not resized.
+    """`trace` for decoded images as one batch; without `preprocessing` they are normalised, but not resized.
 
-    Detections lie in the pictures as they came. Raises ValueError where there is no picture.
+    Detections lie in the images as they came. Raises ValueError where there is no image.
     """
-    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+    sizes = [(image.shape[0], image.shape[1]) for image in images]
     rules = [preprocessing or Preprocessing(size=min(size), max_size=max(size)) for size in sizes]
-    images = [prepare_picture(picture, rule) for picture, rule in zip(pictures, rules, strict=True)]
-    batch = ImageBatch.from_images(images, preprocessing.divisor if preprocessing else 1)
+    prepared = [prepare_image(image, rule) for image, rule in zip(images, rules, strict=True)]
+    batch = ImageBatch.from_images(prepared, preprocessing.divisor if preprocessing else 1)
     record = Recorder()
-    for index, picture in enumerate(pictures):
-        record.add(read_picture, f"picture {index}", "H W 3", picture)
     for index, image in enumerate(images):
-        record.add(prepare_picture, f"picture {index}", "3 H W", image)
+        record.add(read_image, f"image {index}", "H W 3", image)
+    for index, tensor in enumerate(prepared):
+        record.add(prepare_image, f"image {index}", "3 H W", tensor)
     batch = to_device(batch, next(model.parameters()).device)
     return record.stages + trace(model, batch, sizes, names, every_layer=every_layer)
 
@@ -58,7 +58,7 @@ def trace(model: DeformableDETR, batch: ImageBatch, image_sizes: Sequence[ImageS
     """Run the model, in the mode it is in, and tell every stage from the batch to the detections.
 
     The first layer of the encoder and of the decoder is looked into, with `every_layer` all are. Detections
-    lie in pictures of `image_sizes`, (height, width), by default those of the batch; `names` are those of the
+    lie in images of `image_sizes`, (height, width), by default those of the batch; `names` are those of the
     classes. Raises ValueError where either does not fit.
     """
     with Recorder() as record:
@@ -71,8 +71,8 @@ def trace(model: DeformableDETR, batch: ImageBatch, image_sizes: Sequence[ImageS
         predictions: Predictions = model(batch)
     found = predictions.detections(batch.sizes if image_sizes is None else image_sizes, names=names,
                                    nms_threshold=model.config.nms_threshold)
-    for picture, detections in enumerate(found):
-        _record_detections(record, picture, detections)
+    for image, detections in enumerate(found):
+        _record_detections(record, image, detections)
     return record.stages
 
 
@@ -92,8 +92,8 @@ def _watch_backbone(record: Recorder, backbone: Backbone) -> None:
 def _watch_pyramid(record: Recorder, builder: PyramidBuilder) -> None:
     def tell(pyramid: Pyramid) -> None:
         shapes = ", ".join(f"{height} x {width}" for height, width in pyramid.level_shapes)
-        ratios = [f"picture {picture}, (width, height): {_listed(rows)}"
-                  for picture, rows in enumerate(pyramid.valid_ratios)]
+        ratios = [f"image {image}, (width, height): {_listed(rows)}"
+                  for image, rows in enumerate(pyramid.valid_ratios)]
         record.add(builder, "tokens", "B N C", pyramid.tokens)
         record.add(builder, "position", "B N C", pyramid.position, "sine position + level embedding")
         record.add(builder, "padding", "B N", pyramid.padding, _padded_share(pyramid.padding))
@@ -199,10 +199,10 @@ def _watch_heads(record: Recorder, heads: SharedHead | RefiningHeads) -> None:
     record.after(heads, tell)
 
 
-def _record_detections(record: Recorder, picture: int, detections: Detections) -> None:
+def _record_detections(record: Recorder, image: int, detections: Detections) -> None:
     height, width = detections.image_size
-    record.add(detections, f"picture {picture} boxes", "T 4", detections.boxes, f"in pixels of {height} x {width}")
-    record.add(detections, f"picture {picture} scores", "T", detections.scores,
+    record.add(detections, f"image {image} boxes", "T 4", detections.boxes, f"in pixels of {height} x {width}")
+    record.add(detections, f"image {image} scores", "T", detections.scores,
                f"{len(detections)} detections, {len(detections.above(SURE))} with a score of at least {SURE}; "
                f"the best: {detections.names[0]!r}, {detections.scores[0]:.4f}")
 

@@ -1,10 +1,10 @@
-"""How training pictures are changed: the paper's way, and two for few pictures."""
+"""How training images are changed: the paper's way, and two for few images."""
 
 from dataclasses import replace
 
 from torchvision.transforms import v2
 
-from deformable_detr.loading.transforms import Mosaic, PictureTransform, RandomCloseUp, RandomCrop, RandomResize
+from deformable_detr.loading.transforms import ImageTransform, Mosaic, RandomCloseUp, RandomCrop, RandomResize
 from deformable_detr.preprocessing import Preprocessing
 
 PUBLISHED_SIZE = 800                        # the short side which the published numbers below belong to
@@ -17,13 +17,13 @@ CANVAS_SCALES = (0.75, 0.875, 1.0)          # of the preprocessing's size: three
 MOSAIC_CHANCE = 0.5
 
 
-def train_transform(augmentation: str, preprocessing: Preprocessing) -> PictureTransform:
+def train_transform(augmentation: str, preprocessing: Preprocessing) -> ImageTransform:
     """Random augmentation, then resizing and normalisation.
 
-    "published" is the paper's: flip, and a random short side, for half the pictures after a random crop; the
+    "published" is the paper's: flip, and a random short side, for half the images after a random crop; the
     sizes are in proportion to the preprocessing's. "small" is for small data and small machines: flip, mild
     zoom in and out, mild colour changes, few output shapes. "strong" goes farther in all of these, and puts four
-    pictures together; it is for few pictures and many epochs. Raises ValueError for another name.
+    images together; it is for few images and many epochs. Raises ValueError for another name.
     """
     named = {"published": _published, "small": _small, "strong": _strong}
     if augmentation not in named:
@@ -31,7 +31,7 @@ def train_transform(augmentation: str, preprocessing: Preprocessing) -> PictureT
     return named[augmentation](preprocessing)
 
 
-def _published(preprocessing: Preprocessing) -> PictureTransform:
+def _published(preprocessing: Preprocessing) -> ImageTransform:
     def scaled(side: float) -> int:
         return max(1, round(side * preprocessing.size / PUBLISHED_SIZE))
 
@@ -39,19 +39,19 @@ def _published(preprocessing: Preprocessing) -> PictureTransform:
         replace(preprocessing, size=scaled(side), max_size=LONGEST_BEFORE_CROP * preprocessing.max_size)
         for side in SHORT_SIDES_BEFORE_CROP])
     crop = v2.Compose([before_crop, RandomCrop(*(scaled(side) for side in CROP_SIDES))])
-    return PictureTransform(preprocessing, [v2.RandomHorizontalFlip(), v2.RandomApply([crop])],
+    return ImageTransform(preprocessing, [v2.RandomHorizontalFlip(), v2.RandomApply([crop])],
                             short_sides=[scaled(side) for side in SHORT_SIDES])
 
 
-def _small(preprocessing: Preprocessing) -> PictureTransform:
+def _small(preprocessing: Preprocessing) -> ImageTransform:
     zoom_out = v2.RandomZoomOut(_ground(preprocessing), (1.0, 1.5), p=1.0)
-    return PictureTransform(preprocessing, [
+    return ImageTransform(preprocessing, [
         v2.RandomHorizontalFlip(),
         v2.RandomChoice([v2.Identity(), RandomCrop(0.6, 1.0), zoom_out]),
     ], scales=CANVAS_SCALES, colours=[v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)])
 
 
-def _strong(preprocessing: Preprocessing) -> PictureTransform:
+def _strong(preprocessing: Preprocessing) -> ImageTransform:
     flip = v2.RandomHorizontalFlip()
     zoom_out = v2.RandomZoomOut(_ground(preprocessing), (1.0, 2.0), p=1.0)
     scale = v2.RandomChoice([v2.Identity(), RandomCloseUp(0.3, 1.0), zoom_out], p=[0.25, 0.5, 0.25])
@@ -60,9 +60,9 @@ def _strong(preprocessing: Preprocessing) -> PictureTransform:
         v2.RandomGrayscale(0.05),
         v2.RandomAdjustSharpness(0, p=0.1),    # blurs
     ]
-    # Pictures that are put together have been cut and scaled already.
-    together = Mosaic(MOSAIC_CHANCE, PictureTransform(preprocessing, [flip], colours=colours))
-    return PictureTransform(preprocessing, [flip, scale], scales=CANVAS_SCALES, colours=colours, mosaic=together,
+    # Images that are put together have been cut and scaled already.
+    together = Mosaic(MOSAIC_CHANCE, ImageTransform(preprocessing, [flip], colours=colours))
+    return ImageTransform(preprocessing, [flip, scale], scales=CANVAS_SCALES, colours=colours, mosaic=together,
                             plain=_small(preprocessing))
 
 

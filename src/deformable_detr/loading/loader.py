@@ -1,8 +1,8 @@
-"""Batches: which pictures come together, in which order, padded to which shape.
+"""Batches: which images come together, in which order, padded to which shape.
 
 A new input shape makes oneDNN, on a CPU, prepare its kernels anew; a compiled model is compiled anew. So batches
 come in few shapes.
-All chance follows from (seed, epoch, picture): it is the same for any number of worker processes, and any
+All chance follows from (seed, epoch, image): it is the same for any number of worker processes, and any
 epoch can be run again.
 """
 
@@ -37,14 +37,14 @@ class Process:
 def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
                  size_divisor: int | None = None, accumulate: int = 1, process: Process = Process(),
                  plain_from: int | None = None, even: bool = False) -> DataLoader[Sample]:
-    """A loader of (ImageBatch, list[Target]): every picture once an epoch, of which a process gets its share.
+    """A loader of (ImageBatch, list[Target]): every image once an epoch, of which a process gets its share.
 
     In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which.
     `accumulate` batches in a row make a step of the optimizer; the last step of an epoch may be smaller. In
-    evaluation pictures of one shape come together, in a fixed order. Heights and widths are padded to multiples
+    evaluation images of one shape come together, in a fixed order. Heights and widths are padded to multiples
     of the preprocessing's divisor, and of `size_divisor`: by default 1 in training, where the transform decides
     on shapes, and 32 in evaluation. From the epoch `plain_from` on the transform's plain one is used. With `even`
-    every process gets as many training batches, for which some pictures may come twice at an epoch's end. Raises
+    every process gets as many training batches, for which some images may come twice at an epoch's end. Raises
     ValueError for a batch size, divisor or `accumulate` below 1.
     """
     if size_divisor is None:
@@ -65,9 +65,9 @@ def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, 
 class TrainingBatches(Sampler[list[SampleKey]]):
     """Shuffled batches. What a step of the optimizer sees depends on no number of processes.
 
-    A step's pictures share one canvas, which is drawn for it. The rest of each group, less than a step, is put
+    A step's images share one canvas, which is drawn for it. The rest of each group, less than a step, is put
     together with the rests of the others, so that only the last step can be smaller. Where the transform knows
-    no canvases, all pictures are one group. Each process gets a part of a step, in batches of `batch_size`.
+    no canvases, all images are one group. Each process gets a part of a step, in batches of `batch_size`.
     """
 
     def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, accumulate: int = 1,
@@ -75,7 +75,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         self.batch_size, self.process, self.plain_from, self.even = batch_size, process, plain_from, even
         self.step_size = batch_size * accumulate * process.count
         self.seed, self.epoch, self.first_step = seed, 0, 0
-        sizes, self._size_of = dataset.annotations.pictures.distinct_sizes()
+        sizes, self._size_of = dataset.annotations.images.distinct_sizes()
         self._canvases = [dataset.transform.canvases(size) for size in sizes]
 
     @property
@@ -108,7 +108,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
                 yield keys[start:start + self.batch_size]
 
     def _part(self, step: Sequence[int]) -> Sequence[int]:
-        """What this process gets of a step; where there are fewer pictures than processes, some come twice."""
+        """What this process gets of a step; where there are fewer images than processes, some come twice."""
         count = self.process.count
         shared = ceil(len(step) / count) * count if self.even else max(count, len(step))
         step = list(islice(cycle(step), shared))
@@ -156,9 +156,9 @@ def mixed_seed(*parts: int) -> int:
 
 
 def _by_shape(dataset: DetectionDataset, divisor: int) -> list[int]:
-    """Picture indices, those of one padded shape together; the largest first, so that memory runs out at once
+    """Image indices, those of one padded shape together; the largest first, so that memory runs out at once
     or never."""
-    sizes, size_of = dataset.annotations.pictures.distinct_sizes()
+    sizes, size_of = dataset.annotations.images.distinct_sizes()
     shapes = -(-np.array([dataset.transform.preprocessing.resized(size) for size in sizes]) // divisor)
     height, width = -shapes[size_of].T
     return np.lexsort((width, height)).tolist()

@@ -1,4 +1,4 @@
-"""Four pictures in one: more objects, smaller ones, and other surroundings (YOLOv4, arXiv 2004.10934, section 3.3)."""
+"""Four images in one: more objects, smaller ones, and other surroundings (YOLOv4, arXiv 2004.10934, section 3.3)."""
 
 from collections.abc import Sequence
 from itertools import pairwise, product
@@ -14,20 +14,20 @@ from deformable_detr.boxes import area
 from deformable_detr.structures import ImageSize
 
 CENTRE = (0.3, 0.7)      # where the four corners meet, as a share of height and width
-LARGEST = 2.0            # how much larger a picture may be than its quarter needs
-LEAST_VISIBLE = 0.3      # share of an object that must be left where a picture is cut
+LARGEST = 2.0            # how much larger an image may be than its quarter needs
+LEAST_VISIBLE = 0.3      # share of an object that must be left where an image is cut
 
 
 class Annotated(NamedTuple):
-    """A decoded picture and its objects."""
+    """A decoded image and its objects."""
 
-    picture: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "H W 3"]
     boxes: Float[Tensor, "T 4"]        # xyxy in pixels
     labels: Int64[Tensor, "T"]
 
 
 def mosaic(four: Sequence[Annotated], size: ImageSize) -> Annotated:
-    """A part of each of four pictures, in a frame of `size` (height, width); chance is torch's generator."""
+    """A part of each of four images, in a frame of `size` (height, width); chance is torch's generator."""
     height, width = size
     rows, columns = ((0, _between(*(share * extent for share in CENTRE)), extent) for extent in size)
     whole = np.empty((height, width, 3), np.uint8)
@@ -36,19 +36,19 @@ def mosaic(four: Sequence[Annotated], size: ImageSize) -> Annotated:
         if top == bottom or left == right:   # of a frame of few pixels
             continue
         filled = _fill(part, (bottom - top, right - left))
-        whole[top:bottom, left:right] = filled.picture
+        whole[top:bottom, left:right] = filled.image
         boxes.append(filled.boxes + torch.tensor([left, top, left, top]))
         labels.append(filled.labels)
     return Annotated(whole, torch.cat(boxes), torch.cat(labels))
 
 
 def _fill(part: Annotated, size: ImageSize) -> Annotated:
-    """A window of the picture, resized to `size`, with the objects of which enough is in it."""
-    extent = part.picture.shape[:2]
+    """A window of the image, resized to `size`, with the objects of which enough is in it."""
+    extent = part.image.shape[:2]
     zoom = max(room / side for room, side in zip(size, extent, strict=True)) * LARGEST ** float(torch.rand(()))
     sides = [max(1, min(side, round(room / zoom))) for room, side in zip(size, extent, strict=True)]
     top, left = (_between(0, whole - side) for whole, side in zip(extent, sides, strict=True))
-    window = part.picture[top:top + sides[0], left:left + sides[1]]
+    window = part.image[top:top + sides[0], left:left + sides[1]]
     image = v2.functional.resize(torch.from_numpy(window).permute(2, 0, 1), list(size), antialias=True)
     cut = part.boxes - torch.tensor([left, top, left, top])
     cut = torch.minimum(cut.clamp(min=0), torch.tensor([sides[1], sides[0]] * 2))
@@ -58,7 +58,7 @@ def _fill(part: Annotated, size: ImageSize) -> Annotated:
 
 
 def visible(before: Float[Tensor, "T 4"], after: Float[Tensor, "T 4"]) -> Tensor:
-    """Of which xyxy boxes enough is left, at the same scale, where the picture was cut."""
+    """Of which xyxy boxes enough is left, at the same scale, where the image was cut."""
     return area(after) > LEAST_VISIBLE * area(before)
 
 

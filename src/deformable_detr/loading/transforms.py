@@ -1,4 +1,4 @@
-"""From a decoded picture and its boxes to what the model trains on or looks at: the steps."""
+"""From a decoded image and its boxes to what the model trains on or looks at: the steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,22 +21,22 @@ CANVAS_ASPECT = 4 / 3
 CANVAS_MULTIPLE = 32      # the backbone's stride
 
 
-def eval_transform(preprocessing: Preprocessing) -> "PictureTransform":
+def eval_transform(preprocessing: Preprocessing) -> "ImageTransform":
     """Resizing and normalisation, nothing random."""
-    return PictureTransform(preprocessing)
+    return ImageTransform(preprocessing)
 
 
-class PictureTransform:
+class ImageTransform:
     """Augmentation, resizing to a drawn short side or into one of few canvases, colours, normalisation.
 
     Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases. `colours` are changed
     last, as a photograph has far more pixels than what the model sees of it. With a `mosaic` the data set may put
-    other pictures beside; `plain` is what the last epochs use instead, by default the same.
+    other images beside; `plain` is what the last epochs use instead, by default the same.
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Sequence[v2.Transform] = (),
                  short_sides: Sequence[int] = (), scales: Sequence[float] = (), colours: Sequence[v2.Transform] = (),
-                 mosaic: "Mosaic | None" = None, plain: "PictureTransform | None" = None) -> None:
+                 mosaic: "Mosaic | None" = None, plain: "ImageTransform | None" = None) -> None:
         self.preprocessing = preprocessing
         self.mosaic, self.plain = mosaic, plain or self
         self.scales = tuple(scales)
@@ -45,7 +45,7 @@ class PictureTransform:
         self.resize = RandomResize(rules or [preprocessing])
 
     def canvases(self, size: ImageSize) -> tuple[ImageSize, ...]:
-        """The canvases, (height, width), that a picture of this size may be fitted into; none: any shape.
+        """The canvases, (height, width), that an image of this size may be fitted into; none: any shape.
 
         They depend on nothing but the orientation, so that a data set needs few.
         """
@@ -60,16 +60,16 @@ class PictureTransform:
             found.append((small, large) if width >= height else (large, small))
         return tuple(found)
 
-    def __call__(self, picture: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "t 4"],
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "t 4"],
                  labels: Int64[Tensor, "t"], image_id: int | str | None = None,
                  canvas: ImageSize | None = None) -> tuple[Float[Tensor, "3 H W"], Target]:
-        """The normalised picture and its target; `boxes` are xyxy in pixels, chance is torch's generator."""
-        image = tv_tensors.Image(torch.from_numpy(picture).permute(2, 0, 1))
-        height, width = image.shape[1:]
+        """The normalised image and its target; `boxes` are xyxy in pixels, chance is torch's generator."""
+        pixels = tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
+        height, width = pixels.shape[1:]
         # torchvision declares no arguments for this constructor
         framed = tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]
             boxes, format="XYXY", canvas_size=(height, width))
-        sample: dict[str, Any] = {"image": image, "boxes": framed, "labels": labels}
+        sample: dict[str, Any] = {"image": pixels, "boxes": framed, "labels": labels}
         for step in self.augmentation:
             sample = step(sample)
         sample = (self.resize if canvas is None else Fit(canvas))(sample)
@@ -77,23 +77,23 @@ class PictureTransform:
             sample = v2.SanitizeBoundingBoxes()(sample)     # those that a crop has cut to less than a pixel
         for step in self.colours:
             sample = step(sample)
-        image = sample["image"].as_subclass(Tensor)
-        height, width = image.shape[1:]
+        pixels = sample["image"].as_subclass(Tensor)
+        height, width = pixels.shape[1:]
         scale = torch.tensor([width, height, width, height])
         boxes = xyxy_to_cxcywh(sample["boxes"].as_subclass(Tensor)) / scale
-        return normalised(image, self.preprocessing), Target(sample["labels"], boxes, image_id)
+        return normalised(pixels, self.preprocessing), Target(sample["labels"], boxes, image_id)
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """How often four pictures are put together, and what is then done with them."""
+    """How often four images are put together, and what is then done with them."""
 
     chance: float
-    transform: PictureTransform
+    transform: ImageTransform
 
 
 class Resized(v2.Transform):
-    """Base of the transforms that resize picture and boxes to the size that `make_params` decides on."""
+    """Base of the transforms that resize image and boxes to the size that `make_params` decides on."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return v2.functional.resize(inpt, params["size"], antialias=True)
@@ -127,9 +127,9 @@ class Fit(Resized):
 
 
 class RandomCrop(v2.Transform):
-    """Cuts out a window; its height and width are drawn between two bounds, at most the picture's own.
+    """Cuts out a window; its height and width are drawn between two bounds, at most the image's own.
 
-    The bounds are pixels, or shares of the picture where they are floats.
+    The bounds are pixels, or shares of the image where they are floats.
     """
 
     def __init__(self, least: float, most: float) -> None:

@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         start = reference
         answers: list[LayerAnswer] = []
         for index, layer in enumerate(self.layers):
-            # From [0, 1] of the unpadded picture to [0, 1] of each level's padded map.
+            # From [0, 1] of the unpadded image to [0, 1] of each level's padded map.
             ratios = pyramid.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
             hidden = layer(hidden, queries.position, reference[:, :, None] * ratios[:, None], memory, pyramid,
                            queries.blocked)

@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 def token_reference(pyramid: Pyramid) -> Float[Tensor, "B N L 2"]:
     """The centre of every token, in [0, 1] of the padded map of each level.
 
-    By way of the unpadded picture, then scaled by each level's valid ratio: levels round their padding
-    differently, and the same place of the picture is meant on all of them.
+    By way of the unpadded image, then scaled by each level's valid ratio: levels round their padding
+    differently, and the same place of the image is meant on all of them.
     """
     return token_centres(pyramid)[:, :, None] * pyramid.valid_ratios[:, None]

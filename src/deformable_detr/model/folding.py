@@ -18,18 +18,18 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     A norm is a scale and a shift of each channel, which a convolution's weight and bias can take over. Where the result
     is not the same, as some network may use a convolution's output twice, it is `net` itself.
     """
-    picture = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()).device)
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()).device)
     folded = copy.deepcopy(net)
-    for convolution, norm in _pairs(folded, picture):
+    for convolution, norm in _pairs(folded, image):
         _fold(folded, convolution, norm)
-    for before, after in zip(net(picture), folded(picture), strict=True):
+    for before, after in zip(net(image), folded(image), strict=True):
         if not (after - before).abs().max() <= 1e-4 * before.abs().max():
             return net
     return folded
 
 
-def _pairs(net: nn.Module, picture: Tensor) -> list[tuple[nn.Conv2d, Norm]]:
-    """Each norm with the convolution whose output it reads, as a picture passes."""
+def _pairs(net: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, Norm]]:
+    """Each norm with the convolution whose output it reads, as an image passes."""
     made: list[tuple[Tensor, nn.Conv2d]] = []
     pairs: list[tuple[nn.Conv2d, Norm]] = []
 
@@ -42,7 +42,7 @@ def _pairs(net: nn.Module, picture: Tensor) -> list[tuple[nn.Conv2d, Norm]]:
     handles = [module.register_forward_hook(after_convolution) if isinstance(module, nn.Conv2d)
                else module.register_forward_pre_hook(before_norm)
                for module in net.modules() if isinstance(module, nn.Conv2d | Norm)]
-    net(picture)
+    net(image)
     for handle in handles:
         handle.remove()
     return pairs

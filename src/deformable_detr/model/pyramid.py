@@ -52,7 +52,7 @@ class PyramidBuilder(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, but a group of one value is allowed: a 1 x 1 map of 32 channels is a small picture, no mistake."""
+    """torch's, but a group of one value is allowed: a 1 x 1 map of 32 channels is a small image, no mistake."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -72,7 +72,7 @@ def flatten(maps: list[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B N C"]:
 
 
 def resize_padding(padding: Bool[Tensor, "B H W"], size: tuple[int, ...]) -> Bool[Tensor, "B height width"]:
-    """The padding of the pictures seen at a map's size (height, width), by nearest neighbour."""
+    """The padding of the images seen at a map's size (height, width), by nearest neighbour."""
     return F.interpolate(padding[:, None].float(), size=tuple(size))[:, 0] > 0.5
 
 
@@ -84,7 +84,7 @@ def valid_ratio(padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 2"]:
 
 
 def token_centres(pyramid: Pyramid) -> Float[Tensor, "B N 2"]:
-    """The centre of every token, x and y in [0, 1] of the unpadded picture; beyond 1 in the padding."""
+    """The centre of every token, x and y in [0, 1] of the unpadded image; beyond 1 in the padding."""
     centres = []
     for level, (height, width) in enumerate(pyramid.level_shapes):
         y, x = torch.meshgrid(centre_line(height, pyramid.tokens), centre_line(width, pyramid.tokens), indexing="ij")

@@ -14,7 +14,7 @@ EDGE = 0.01                # proposals nearer to 0 or 1 than this are no proposa
 
 
 class LearnedQueries(nn.Module):
-    """The same learned content and position for every picture; the reference point is read from the position."""
+    """The same learned content and position for every image; the reference point is read from the position."""
 
     def __init__(self, num_queries: int, width: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class ProposalQueries(nn.Module):
 
 
 def initial_boxes(pyramid: Pyramid) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N"]]:
-    """A box of the level's size around every token, cxcywh in [0, 1] of the unpadded picture; and which to use."""
+    """A box of the level's size around every token, cxcywh in [0, 1] of the unpadded image; and which to use."""
     centres = token_centres(pyramid)
     sides = torch.cat([centres.new_full((height * width, 2), SMALLEST_PROPOSAL * 2**level)
                        for level, (height, width) in enumerate(pyramid.level_shapes)])

@@ -111,7 +111,7 @@ def _forward(
 
 
 def _num_chunks(num_heads: int, num_queries: int) -> int:
-    """Into how many parts to cut the queries, so that the heads of all pictures keep every thread at work."""
+    """Into how many parts to cut the queries, so that the heads of all images keep every thread at work."""
     wanted = -(-torch.get_num_threads() // max(1, num_heads))
     return max(1, min(wanted, num_queries // FORWARD_TILE))
 

@@ -63,7 +63,7 @@ def _build_forward(special_channels: int, special_points: int) -> Any:
 
         `levels` (L, 3) holds height, width and first token; `frames` (B, Q, L, 4) the pixel from which offsets count
         and their unit, x and y each; `offsets` is (B, Q, M, L * P * 2), `logits` (B, Q, M, L * P): weights as they are
-        without `softmax`; `values` is (B, N, M, D). A task is a head of a picture, for one of `chunks` of its queries.
+        without `softmax`; `values` is (B, N, M, D). A task is a head of an image, for one of `chunks` of its queries.
         """
         B, Q, M, points = logits.shape
         L = len(levels)
@@ -99,7 +99,7 @@ def _build_backward(special_channels: int, special_points: int) -> Any:
                  grad_values, grad_positions, grad_logits):
         """Fill the gradients of `values`, of positions in pixels, and of `logits`.
 
-        `means` (B, Q, M) are the products of output and its gradient. A task is one level of one head of one picture.
+        `means` (B, Q, M) are the products of output and its gradient. A task is one level of one head of one image.
         No other task writes to its part of `grad_values`, and it takes the queries in their order: the sums are the
         same bit for bit at any number of threads.
         """

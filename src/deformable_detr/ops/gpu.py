@@ -3,7 +3,7 @@
 With TRITON_INTERPRET=1 in the environment the same source runs as ordinary Python, on tensors of the CPU: a debugger
 can enter it. docs/gpu.md tells how, and why programs have the size they have.
 
-A program is one warp, which works for BLOCK_Q queries of one head of one picture. What it reads from the maps are tiles
+A program is one warp, which works for BLOCK_Q queries of one head of one image. What it reads from the maps are tiles
 (BLOCK_Q, BLOCK_D), queries by channels; what a query has once, like a position or a weight, is a vector (BLOCK_Q,).
 """
 
@@ -177,11 +177,11 @@ def forward_kernel(
     BLOCK_POINTS: tl.constexpr,
 ):
     """Fill `output` (B, Q, M, D) and, for the fused op, `log_sums` (B, Q, M)."""
-    picture, head, query, is_query = _task(Q, M, BLOCK_Q)
+    image, head, query, is_query = _task(Q, M, BLOCK_Q)
     channel = tl.arange(0, BLOCK_D)[None, :]
     is_channel = channel < D
     row = query * M + head
-    value += (picture * N * M + head) * D + channel
+    value += (image * N * M + head) * D + channel
     offsets += row * (L * P * 2)
     logits += row * (L * P)
 
@@ -250,12 +250,12 @@ def backward_kernel(
 
     For the fused op `grad_offsets` is by positions in pixels of the level, without a reference it is by locations.
     """
-    picture, head, query, is_query = _task(Q, M, BLOCK_Q)
+    image, head, query, is_query = _task(Q, M, BLOCK_Q)
     channel = tl.arange(0, BLOCK_D)[None, :]
     is_channel = channel < D
     row = query * M + head
-    value += (picture * N * M + head) * D + channel
-    grad_value += (picture * N * M + head) * D + channel
+    value += (image * N * M + head) * D + channel
+    grad_value += (image * N * M + head) * D + channel
     offsets += row * (L * P * 2)
     grad_offsets += row * (L * P * 2)
     logits += row * (L * P)
@@ -331,17 +331,17 @@ def backward_kernel(
 @triton.jit
 @no_type_check
 def _task(Q, M, BLOCK_Q: tl.constexpr):
-    """What this program works for: its picture and head, its queries among (B, Q), and which of these exist.
+    """What this program works for: its image and head, its queries among (B, Q), and which of these exist.
 
     The last program of a head may have queries to spare. They repeat the last one, and so may read whatever that may,
     but they must not write.
     """
     num_tiles = tl.cdiv(Q, BLOCK_Q)
     program = tl.program_id(0)
-    picture = (program // num_tiles // M).to(tl.int64)  # a tensor may have more than 2^31 elements
+    image = (program // num_tiles // M).to(tl.int64)  # a tensor may have more than 2^31 elements
     head = program // num_tiles % M
     query = program % num_tiles * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    return picture, head, picture * Q + tl.minimum(query, Q - 1), query < Q
+    return image, head, image * Q + tl.minimum(query, Q - 1), query < Q
 
 
 @triton.jit

@@ -100,7 +100,7 @@ class ModelConfig:
 
     @property
     def finest_stride(self) -> int:
-        """Pixels of a picture's side to one of the finest feature map."""
+        """Pixels of an image's side to one of the finest feature map."""
         return (8, 16, 16 if self.dilation else 32)[-min(self.num_levels, 3)]
 
     def _check_types(self) -> None:

@@ -29,7 +29,7 @@ class DeformableDETR(nn.Module):
         self.decoder = build_decoder(config)
 
     def forward(self, batch: ImageBatch, extra_queries: ExtraQueries | None = None) -> Predictions:
-        """Every decoder layer's classes and boxes for a batch of pictures; training may ask about further boxes.
+        """Every decoder layer's classes and boxes for a batch of images; training may ask about further boxes.
 
         Raises ValueError for extra queries to a detector without proposals, beside which they could stand.
         """

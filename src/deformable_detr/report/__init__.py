@@ -1,4 +1,4 @@
-"""What an evaluation says, as one page: numbers, curves, mistakes and pictures."""
+"""What an evaluation says, as one page: numbers, curves, mistakes and images."""
 
 from typing import TYPE_CHECKING
 

@@ -19,7 +19,7 @@ class ClassRow:
 
     name: str
     num_objects: int
-    num_pictures: int
+    num_images: int
     AP: float
     AP50: float
     AP75: float
@@ -41,11 +41,11 @@ def class_rows(annotations: Annotations, curves: CocoCurves, outcomes: Outcomes)
     """A row a class, in the order of the data set; crowds are not counted."""
     objects = ~annotations.crowd
     labels, num_classes = annotations.labels[objects], len(annotations.names)
-    places = np.unique(np.stack([labels, annotations.picture_index[objects]]), axis=1)
-    num_objects, num_pictures = (np.bincount(which, minlength=num_classes).tolist() for which in (labels, places[0]))
+    places = np.unique(np.stack([labels, annotations.image_index[objects]]), axis=1)
+    num_objects, num_images = (np.bincount(which, minlength=num_classes).tolist() for which in (labels, places[0]))
     per_class = curves.per_class
     mean = per_class.mean(axis=0)
-    return [ClassRow(name, num_objects[label], num_pictures[label], mean[label, 0], per_class[0, label, 0],
+    return [ClassRow(name, num_objects[label], num_images[label], mean[label, 0], per_class[0, label, 0],
                      per_class[5, label, 0], mean[label, 1:].tolist(), best(at_thresholds(outcomes, label)))
             for label, name in enumerate(annotations.names)]
 

@@ -1,4 +1,4 @@
-"""Detections beside the truth, picture by picture: which overlap how much, and which found what."""
+"""Detections beside the truth, image by image: which overlap how much, and which found what."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ IOU = 0.5    # from here on an object counts as found
 
 @dataclass(frozen=True)
 class Comparison:
-    """One picture: its D detections, best first, and its T objects. Boxes are x, y, width, height in pixels."""
+    """One image: its D detections, best first, and its T objects. Boxes are x, y, width, height in pixels."""
 
-    picture: int                            # index into the annotations' pictures
+    image: int                            # index into the annotations' images
     boxes: Float[np.ndarray, "D 4"]         # float64
     scores: Float[np.ndarray, "D"]
     labels: Int[np.ndarray, "D"]            # classes of the data set
@@ -27,7 +27,7 @@ class Comparison:
     def above(self, threshold: float) -> "Comparison":
         """The same without detections below a score."""
         keep = self.scores >= threshold
-        return Comparison(self.picture, self.boxes[keep], self.scores[keep], self.labels[keep], self.rows,
+        return Comparison(self.image, self.boxes[keep], self.scores[keep], self.labels[keep], self.rows,
                           self.objects, self.object_labels, self.crowd)
 
     @property
@@ -45,21 +45,21 @@ class Comparison:
         return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def compare(evaluator: CocoEvaluator, pictures: Int[np.ndarray, "P"] | None = None) -> Iterator[Comparison]:
-    """The pictures in the order of their ids, in which COCO counts equal scores; or those asked for, in that order.
+def compare(evaluator: CocoEvaluator, images: Int[np.ndarray, "P"] | None = None) -> Iterator[Comparison]:
+    """The images in the order of their ids, in which COCO counts equal scores; or those asked for, in that order.
 
-    Detections of classes that the data set does not know are left out. One picture at a time is held.
+    Detections of classes that the data set does not know are left out. One image at a time is held.
     """
     truth = evaluator.annotations
-    if pictures is None:
-        pictures = np.argsort(truth.pictures.ids, kind="stable")
-    by_picture = np.argsort(truth.picture_index, kind="stable")
-    starts = np.searchsorted(truth.picture_index[by_picture], np.arange(len(truth.pictures) + 1))
+    if images is None:
+        images = np.argsort(truth.images.ids, kind="stable")
+    by_image = np.argsort(truth.image_index, kind="stable")
+    starts = np.searchsorted(truth.image_index[by_image], np.arange(len(truth.images) + 1))
     class_of = np.array([-1 if known is None else known for known in evaluator.match.classes])
-    for picture in pictures.tolist():
-        rows = by_picture[starts[picture]:starts[picture + 1]]
-        boxes, scores, labels = _detected(evaluator, truth.pictures[picture].id, class_of)
-        yield Comparison(picture, boxes, scores, labels, rows, truth.boxes[rows], truth.labels[rows], truth.crowd[rows])
+    for image in images.tolist():
+        rows = by_image[starts[image]:starts[image + 1]]
+        boxes, scores, labels = _detected(evaluator, truth.images[image].id, class_of)
+        yield Comparison(image, boxes, scores, labels, rows, truth.boxes[rows], truth.labels[rows], truth.crowd[rows])
 
 
 def _detected(evaluator: CocoEvaluator, image_id: int, class_of: Int[np.ndarray, "K"],

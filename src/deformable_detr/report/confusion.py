@@ -31,14 +31,14 @@ def confusion(evaluator: CocoEvaluator, threshold: float) -> Confusion:
     num_classes = len(evaluator.annotations.names)
     counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for comparison in compare(evaluator):
-        _add_picture(counts, comparison.above(threshold))
+        _add_image(counts, comparison.above(threshold))
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     shown = np.sort(np.argsort(-mistakes[:-1], kind="stable")[:MAX_CLASSES])
     kept = np.append(shown, num_classes)
     return Confusion(counts[np.ix_(kept, kept)], [evaluator.annotations.names[label] for label in shown])
 
 
-def _add_picture(counts: Int[np.ndarray, "rows rows"], comparison: Comparison) -> None:
+def _add_image(counts: Int[np.ndarray, "rows rows"], comparison: Comparison) -> None:
     overlaps = comparison.overlaps()
     crowd = comparison.crowd
     found = np.full(len(overlaps), -1)

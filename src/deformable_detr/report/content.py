@@ -19,7 +19,7 @@ from deformable_detr.report.errors import ErrorKind, Outcomes, count_errors, jud
 from deformable_detr.report.gallery import Shown, choose, show
 from deformable_detr.report.history import History
 from deformable_detr.report.plots import Plot, plot
-from deformable_detr.report.thresholds import CANDIDATES, AtThreshold, at_thresholds, best, picture_counts
+from deformable_detr.report.thresholds import CANDIDATES, AtThreshold, at_thresholds, best, image_counts
 
 MAX_PLOTS = 24      # of classes; the table has all of them
 MAX_NOTES = 40      # that weights bring with them
@@ -46,7 +46,7 @@ class Content:
 
     weights: str
     data: str
-    num_pictures: int
+    num_images: int
     num_objects: int
     headline: dict[str, float]
     unmatched: dict[str, tuple[str, ...]]               # classes, by what became of them
@@ -67,7 +67,7 @@ class Content:
 
 
 def build_content(subject: Subject, metrics: CocoMetrics, curves: CocoCurves) -> Content:
-    """Count and draw everything. Raises DataError for a picture that cannot be read."""
+    """Count and draw everything. Raises DataError for an image that cannot be read."""
     evaluator, annotations = subject.evaluator, subject.data.annotations
     outcomes = judge(evaluator)
     thresholds = at_thresholds(outcomes)
@@ -76,7 +76,7 @@ def build_content(subject: Subject, metrics: CocoMetrics, curves: CocoCurves) ->
     return Content(
         weights=subject.weights,
         data=str(subject.data.annotations.file),
-        num_pictures=len(annotations.pictures),
+        num_images=len(annotations.images),
         num_objects=int(outcomes.counted.sum()),
         headline={name.replace("_", " "): value for name, value in asdict(metrics).items() if name != "per_class"},
         unmatched={"Only the weights know these classes, which are not counted": evaluator.match.only_in_model,
@@ -105,9 +105,9 @@ def _is_round(threshold: float) -> bool:
 
 def _commands(weights: str, chosen: AtThreshold) -> tuple[str, str]:
     """How to find objects with these weights, in a shell and in Python."""
-    shell = f"ddetr detect PICTURE --weights {shlex.quote(weights)} --threshold {chosen.threshold:g}"
+    shell = f"ddetr detect IMAGE --weights {shlex.quote(weights)} --threshold {chosen.threshold:g}"
     python = (f"from deformable_detr import Detector\n\ndetector = Detector({weights!r})\n"
-              f"detections = detector('PICTURE', threshold={chosen.threshold:g})")
+              f"detections = detector('IMAGE', threshold={chosen.threshold:g})")
     return shell, python
 
 
@@ -125,10 +125,10 @@ def _precision_plots(classes: list[ClassRow], curves: CocoCurves) -> list[Plot]:
 
 def _galleries(subject: Subject, outcomes: Outcomes, threshold: float) -> dict[str, list[Shown]]:
     annotations = subject.data.annotations
-    counts = picture_counts(outcomes, annotations.picture_index, len(annotations.pictures), threshold)
+    counts = image_counts(outcomes, annotations.image_index, len(annotations.images), threshold)
     worst, good = choose(counts)
-    return {title: list(show(subject.evaluator, subject.data, pictures, threshold))
-            for title, pictures in (("Worst", worst), ("Best", good))}
+    return {title: list(show(subject.evaluator, subject.data, images, threshold))
+            for title, images in (("Worst", worst), ("Best", good))}
 
 
 def _training_plots(history: History) -> list[Plot]:

@@ -1,6 +1,6 @@
 """What is wrong with each detection, and what it costs (TIDE: Bolya et al., 2020, arXiv 2008.08115, section 2).
 
-Everything is counted at IoU 0.5, up to 100 detections a picture, as AP50 is.
+Everything is counted at IoU 0.5, up to 100 detections an image, as AP50 is.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Kind(IntEnum):
 class Outcomes:
     """What became of all D detections of a data set and of its T objects (the rows of its annotations)."""
 
-    picture: Int[np.ndarray, "D"]           # index into the annotations' pictures
+    image: Int[np.ndarray, "D"]           # index into the annotations' images
     scores: Float[np.ndarray, "D"]
     labels: Int[np.ndarray, "D"]            # classes of the data set
     kinds: Int[np.ndarray, "D"]
@@ -63,19 +63,19 @@ class Outcomes:
     def of(self, detections: Bool[np.ndarray, "D"] | Int[np.ndarray, "chosen"]) -> "Outcomes":
         """The same with these detections alone."""
         return replace(self, **{name: getattr(self, name)[detections]
-                                for name in ("picture", "scores", "labels", "kinds", "targets")})
+                                for name in ("image", "scores", "labels", "kinds", "targets")})
 
 
 def judge(evaluator: CocoEvaluator) -> Outcomes:
     """What became of everything that an evaluator was told."""
     truth = evaluator.annotations
-    parts = [_judge_picture(comparison) for comparison in compare(evaluator)]
-    picture, scores, labels, kinds, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Outcomes(picture, scores, labels, kinds, targets, truth.labels, ~truth.crowd)
+    parts = [_judge_image(comparison) for comparison in compare(evaluator)]
+    image, scores, labels, kinds, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Outcomes(image, scores, labels, kinds, targets, truth.labels, ~truth.crowd)
 
 
-def _judge_picture(comparison: Comparison) -> tuple[np.ndarray, ...]:
-    """picture, scores, labels, kinds, targets of the detections, as small as they may be"""
+def _judge_image(comparison: Comparison) -> tuple[np.ndarray, ...]:
+    """image, scores, labels, kinds, targets of the detections, as small as they may be"""
     overlaps = comparison.overlaps()
     found = match(comparison, overlaps)
     in_crowd = np.append(comparison.crowd, False)[found]
@@ -91,7 +91,7 @@ def _judge_picture(comparison: Comparison) -> tuple[np.ndarray, ...]:
     target = np.select([kinds == Kind.RIGHT, kinds == Kind.LOCALISATION, kinds == Kind.CLASSIFICATION],
                        [found, own.argmax(axis=1), other.argmax(axis=1)], -1)
     targets = np.append(comparison.rows, -1)[target]
-    return (np.full(len(kinds), comparison.picture, np.int32), comparison.scores.astype(np.float32),
+    return (np.full(len(kinds), comparison.image, np.int32), comparison.scores.astype(np.float32),
             comparison.labels.astype(np.int32), kinds.astype(np.int8), targets.astype(np.int32))
 
 

@@ -1,4 +1,4 @@
-"""The pictures that went best and worst, each with the truth beside what was found."""
+"""The images that went best and worst, each with the truth beside what was found."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.report.comparing import Comparison, compare, match
 
-NUM_PICTURES = 4    # of each kind
+NUM_IMAGES = 4    # of each kind
 SIDE = 560          # pixels, the longer side
 QUALITY = 82
 
@@ -26,7 +26,7 @@ NEITHER: Colour = (128, 128, 128)
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture on the page; the pictures are `data:` addresses."""
+    """One image on the page; the images are `data:` addresses."""
 
     file_name: str
     truth: str
@@ -39,30 +39,30 @@ class Shown:
 
 
 def choose(counts: Float[np.ndarray, "P 3"]) -> tuple[Int[np.ndarray, "worst"], Int[np.ndarray, "best"]]:
-    """Which pictures to show, by the F1 of each; `counts` are what was right, wrong and missed in it.
+    """Which images to show, by the F1 of each; `counts` are what was right, wrong and missed in it.
 
-    Of equals first those with the most mistakes, or the most that is right. No picture is both.
+    Of equals first those with the most mistakes, or the most that is right. No image is both.
     """
     right, mistakes = counts[:, 0], counts[:, 1:].sum(axis=1)
     f1 = 2 * right / np.maximum(2 * right + mistakes, 1)
     bad, good = (np.flatnonzero(number) for number in (mistakes, right))
     worst = bad[np.lexsort((-mistakes[bad], f1[bad]))]
     best = good[np.lexsort((-right[good], -f1[good]))]
-    worst = worst[:min(NUM_PICTURES, max(1, len(counts) // 2))]
-    return worst, best[~np.isin(best, worst)][:NUM_PICTURES]
+    worst = worst[:min(NUM_IMAGES, max(1, len(counts) // 2))]
+    return worst, best[~np.isin(best, worst)][:NUM_IMAGES]
 
 
-def show(evaluator: CocoEvaluator, data: DetectionDataset, pictures: Int[np.ndarray, "P"],
+def show(evaluator: CocoEvaluator, data: DetectionDataset, images: Int[np.ndarray, "P"],
          threshold: float) -> Iterator[Shown]:
-    """These pictures with the detections that reach a score. Raises DataError for one that cannot be read."""
-    for comparison in compare(evaluator, pictures):
-        yield _show_picture(comparison.above(threshold), data)
+    """These images with the detections that reach a score. Raises DataError for one that cannot be read."""
+    for comparison in compare(evaluator, images):
+        yield _show_image(comparison.above(threshold), data)
 
 
-def _show_picture(comparison: Comparison, data: DetectionDataset) -> Shown:
-    record, crowd = data.annotations.pictures[comparison.picture], comparison.crowd
+def _show_image(comparison: Comparison, data: DetectionDataset) -> Shown:
+    record, crowd = data.annotations.images[comparison.image], comparison.crowd
     names = [name[:MAX_LETTERS] for name in data.names]
-    canvas = PIL.Image.fromarray(data.picture(comparison.picture))
+    canvas = PIL.Image.fromarray(data.image(comparison.image))
     scale = SIDE / max(canvas.size)
     canvas = canvas.resize((max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale))),
                            PIL.Image.Resampling.LANCZOS)
@@ -84,7 +84,7 @@ def _colours(right: np.ndarray, neither: np.ndarray) -> list[Colour]:
 
 def _drawn(canvas: PIL.Image.Image, boxes: Float[np.ndarray, "D 4"], captions: Sequence[str],
            colours: Sequence[Colour]) -> str:
-    """The picture with boxes (x, y, width, height) as an address that holds a whole JPEG."""
+    """The image with boxes (x, y, width, height) as an address that holds a whole JPEG."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     file = io.BytesIO()
     draw_coloured(canvas, corners, captions, colours).save(file, "JPEG", quality=QUALITY)

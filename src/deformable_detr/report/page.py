@@ -35,7 +35,7 @@ def report_file(path: Path) -> Path:
 def write_report(file: Path, subject: Subject, metrics: CocoMetrics, curves: CocoCurves) -> None:
     """Write the page; an older one stays whole until the new one is. The numbers are those of the evaluator.
 
-    Raises DataError for a picture that cannot be read, OSError where the file cannot be written.
+    Raises DataError for an image that cannot be read, OSError where the file cannot be written.
     """
     page = render(build_content(subject, metrics, curves))
     write_whole(file, page.encode(errors="backslashreplace"))   # a file's name may hold bytes that are no letters

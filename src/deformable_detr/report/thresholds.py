@@ -49,7 +49,7 @@ def at_thresholds(outcomes: Outcomes, label: int | None = None) -> list[AtThresh
 
 
 def best(thresholds: list[AtThreshold]) -> AtThreshold:
-    """The one with the highest F1, of equals the middle one: scores move a little from picture to picture.
+    """The one with the highest F1, of equals the middle one: scores move a little from image to image.
 
     Where nothing is found at any, 0.5.
     """
@@ -60,15 +60,15 @@ def best(thresholds: list[AtThreshold]) -> AtThreshold:
     return equals[len(equals) // 2]
 
 
-def picture_counts(outcomes: Outcomes, picture_index: np.ndarray, num_pictures: int, threshold: float,
+def image_counts(outcomes: Outcomes, image_index: np.ndarray, num_images: int, threshold: float,
                    ) -> Float[np.ndarray, "P 3"]:
-    """Right detections, wrong ones and missed objects of every picture at a score.
+    """Right detections, wrong ones and missed objects of every image at a score.
 
-    `picture_index` says of each object in which picture it is.
+    `image_index` says of each object in which image it is.
     """
     shown = outcomes.of((outcomes.scores >= np.float32(threshold)) & (outcomes.kinds != Kind.IGNORED))
-    right, wrong = (np.bincount(shown.picture[which], minlength=num_pictures) for which in (shown.right, ~shown.right))
-    missed = np.bincount(picture_index[outcomes.counted & ~shown.found], minlength=num_pictures)
+    right, wrong = (np.bincount(shown.image[which], minlength=num_images) for which in (shown.right, ~shown.right))
+    missed = np.bincount(image_index[outcomes.counted & ~shown.found], minlength=num_images)
     return np.stack([right, wrong, missed], axis=1).astype(np.float64)
 
 

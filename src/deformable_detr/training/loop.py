@@ -76,7 +76,7 @@ class Training:
         self.learn = Step(self.accelerator, self.model, self.optimizer,
                           SetLoss(recipe.class_weight, recipe.box_weight, recipe.giou_weight,
                                   proposal_repeats=recipe.proposal_repeats, class_target=recipe.class_target),
-                          recipe.clip_norm, recipe.batch_size, training_data.annotations.pictures.file_name_of,
+                          recipe.clip_norm, recipe.batch_size, training_data.annotations.images.file_name_of,
                           recipe.denoising_queries)
         self.standing = Standing()
 
@@ -118,7 +118,7 @@ class Training:
     def train(self) -> CocoMetrics | None:
         """All epochs that are left; the numbers of the last one, None when none was left.
 
-        Raises NonFiniteError, which names the picture, as soon as a loss is NaN or infinite.
+        Raises NonFiniteError, which names the image, as soon as a loss is NaN or infinite.
         Behind either the trackers and the processes' connection are closed.
         """
         metrics = None
@@ -176,7 +176,7 @@ class Training:
             group["lr"] = rate * factor
 
     def evaluate(self, answer: DeformableDETR) -> CocoMetrics:
-        """COCO numbers on the validation pictures, each looked at by one of the processes."""
+        """COCO numbers on the validation images, each looked at by one of the processes."""
         title = f"epoch {self.standing.epoch + 1}/{self.recipe.epochs} evaluation"
         loader = self.validation_loader
         evaluator = detect_all(answer, loader, progress=lambda batches: show_progress(

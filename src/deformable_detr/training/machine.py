@@ -79,12 +79,12 @@ def gathered(model: nn.Module) -> DeformableDETR:
 def reason_to_stop(error: Exception) -> str | None:
     """What a user can read of an error that ended a training; None where it is a fault of the program."""
     text = " ".join(str(error).split())
-    if isinstance(error, ValueError | ArithmeticError | OSError):   # a bad picture, a NaN, a full disk
+    if isinstance(error, ValueError | ArithmeticError | OSError):   # a bad image, a NaN, a full disk
         return text
     if is_out_of_memory(error):
         return f"out of memory ({text or 'MemoryError'}): lower --batch-size or --size, or set --recompute"
     if "DataLoader worker" in text:
-        return f"a process that reads pictures was ended by the system ({text}): lower --num-workers"
+        return f"a process that reads images was ended by the system ({text}): lower --num-workers"
     if distributed.is_available() and distributed.is_initialized() and isinstance(error, RuntimeError):
         return f"the processes of this training have lost one another ({text}): see what the others say"
     return None

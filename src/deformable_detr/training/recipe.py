@@ -20,8 +20,8 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the data.
-        batch_size: Pictures that a process looks at together; halved where a GPU's memory does not suffice.
-        total_batch: Pictures a step of all processes, by adding up gradients; 0 is one batch of each. Published are 32.
+        batch_size: Images that a process looks at together; halved where a GPU's memory does not suffice.
+        total_batch: Images a step of all processes, by adding up gradients; 0 is one batch of each. Published are 32.
         learning_rate: Of AdamW.
         backbone_learning_rate: The backbone's own.
         slow_factor: On the rate of what decides where to sample: offsets and reference points.
@@ -35,9 +35,9 @@ class Recipe:
         giou_weight: Of the GIoU loss, and of its cost.
         class_target: The score that a matched query should have: "hard", 1; or "iou", as good as its box.
         proposal_repeats: Proposals matched with every object (published: 1); with more, num_queries should be as many
-            times the objects of a picture, or copies of some objects leave no query for the others.
+            times the objects of an image, or copies of some objects leave no query for the others.
         denoising_queries: Noisy boxes that a two-stage detector has to put right beside detecting; 0: none.
-        augmentation: "published", or "small" for few pictures on a small machine, or "strong" for many epochs of them.
+        augmentation: "published", or "small" for few images on a small machine, or "strong" for many epochs of them.
         plain_epochs: The last so many epochs of "strong" are "small", as what is detected later is no mosaic.
         precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
         ema_decay: Evaluate and keep an average of the weights, with this share of the old one a step; 0: none.
@@ -47,7 +47,7 @@ class Recipe:
         shard: Spread weights, gradients and the optimizer's memory over the processes (FSDP); not with ema_decay.
         deterministic: Refuse operations whose result differs from run to run, on a GPU.
         save_steps: Steps between two saves; each epoch is saved as well.
-        num_workers: Processes that read pictures.
+        num_workers: Processes that read images.
         trackers: Where to send the numbers too: tensorboard, wandb, mlflow.
         seed: Of all chance.
     """

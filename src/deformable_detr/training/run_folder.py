@@ -114,7 +114,7 @@ class RunFolder:
             save(self.best, model, info)
 
     def write_validation(self, png: bytes) -> None:
-        """A picture of what is found."""
+        """An image of what is found."""
         write_whole(self.path / "validation.png", png)
 
     def add_row(self, epoch: int, loss: float, parts: dict[str, float], metrics: CocoMetrics) -> None:
@@ -169,7 +169,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
 
 
 def settings_of(model: DeformableDETR, info: ModelInfo, recipe: Recipe, step_size: int) -> dict[str, Any]:
-    """All settings of a run, as plain values for YAML; `step_size` pictures make a step."""
+    """All settings of a run, as plain values for YAML; `step_size` images make a step."""
     def plain(settings: Any) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
 

@@ -36,7 +36,7 @@ class Start:
     changes: Mapping[str, Any] = field(default_factory=dict)   # to the preset's fields
     weights: str | Path | None = None                          # of a detector, whose config and preprocessing count
     backbone_weights: str | Path | None = None                 # a file, or "pretrained"
-    size: int | None = None                                    # pixels of a picture's short side
+    size: int | None = None                                    # pixels of an image's short side
     max_size: int | None = None                                # and of its long side
 
     @property

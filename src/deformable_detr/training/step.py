@@ -19,16 +19,16 @@ from deformable_detr.structures import Predictions, Target, to_device
 
 logger = logging.getLogger(__name__)
 
-Culprit = tuple[str, int | str | None]   # what is not finite, and for which picture
+Culprit = tuple[str, int | str | None]   # what is not finite, and for which image
 
 
 class Step:
     """Learns from the batches that make a step, and says what the losses were.
 
     All losses of a step are divided by its number of objects, over all batches and processes, so that it does not
-    matter how its pictures were dealt out. Where a batch does not fit into a GPU's memory, it is looked at in halves.
-    With `denoising_queries` the model is asked about so many noisy boxes a picture, which it has to put right.
-    `file_name_of` says which file a picture's id stands for.
+    matter how its images were dealt out. Where a batch does not fit into a GPU's memory, it is looked at in halves.
+    With `denoising_queries` the model is asked about so many noisy boxes an image, which it has to put right.
+    `file_name_of` says which file an image's id stands for.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, loss: SetLoss, clip_norm: float,
@@ -53,7 +53,7 @@ class Step:
                 if self.most_at_once == 1 or self.accelerator.num_processes > 1:
                     raise
             self.most_at_once = -(-self.most_at_once // 2)
-            logger.warning("out of memory: looking at %d pictures at a time from here on", self.most_at_once)
+            logger.warning("out of memory: looking at %d images at a time from here on", self.most_at_once)
         if self.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
@@ -70,10 +70,10 @@ class Step:
         num_boxes = count_boxes([target for _, targets in batches for target in targets], self.accelerator.device)
         pieces = [piece for batch in batches for piece in split(batch, self.most_at_once)]
         sums: dict[str, Tensor] = {}
-        for index, (pictures, targets) in enumerate(pieces):
+        for index, (images, targets) in enumerate(pieces):
             last = index == len(pieces) - 1
             noise = build_denoising(targets, self.denoising_queries) if self.denoising_queries else None
-            asked = [pictures, noise.queries] if noise else [pictures]
+            asked = [images, noise.queries] if noise else [images]
             with self._gradients_sent(last), self.accelerator.autocast():
                 predictions = self.model(*to_device(asked, self.accelerator.device))
                 losses = self._finite_losses(predictions, targets, num_boxes, last, noise)
@@ -112,11 +112,11 @@ class Step:
             raise NonFiniteError(*next(entry for entry in every if entry))
 
     def _culprit(self, predictions: Predictions, targets: list[Target], noise: Denoising | None) -> int | str | None:
-        """The first picture whose own loss is not finite."""
+        """The first image whose own loss is not finite."""
         one = torch.ones((), device=predictions.logits.device)
         for index, target in enumerate(targets):
-            asked = noise and noise.picture(index)
-            if not self.loss(predictions.picture(index), [target], one, asked).total.isfinite():
+            asked = noise and noise.image(index)
+            if not self.loss(predictions.image(index), [target], one, asked).total.isfinite():
                 return target.image_id
         return None
 
@@ -125,7 +125,7 @@ class Step:
 
 
 def split(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch in pieces of at most `size` pictures, which keep their padding."""
-    pictures, targets = batch
+    """The batch in pieces of at most `size` images, which keep their padding."""
+    images, targets = batch
     for start in range(0, len(targets), size):
-        yield pictures.part(start, start + size), targets[start:start + size]
+        yield images.part(start, start + size), targets[start:start + size]

@@ -1,4 +1,4 @@
-"""A picture of what the model finds on validation pictures, beside the truth."""
+"""An image of what the model finds on validation images, beside the truth."""
 
 import io
 
@@ -9,15 +9,15 @@ from deformable_detr.detect.detector import Detector
 from deformable_detr.drawing import draw_boxes
 from deformable_detr.loading.dataset import DetectionDataset
 
-NUM_PICTURES = 4
+NUM_IMAGES = 4
 SIDE = 480          # pixels, the longer side of each
 THRESHOLD = 0.3     # low, so that a young model shows something
 GAP = 8
 
 
 def draw_validation(detector: Detector, data: DetectionDataset) -> bytes:
-    """Pictures spread over the data set: left the truth, right the detections. As PNG."""
-    chosen = np.linspace(0, len(data) - 1, min(NUM_PICTURES, len(data))).round().astype(int)
+    """Images spread over the data set: left the truth, right the detections. As PNG."""
+    chosen = np.linspace(0, len(data) - 1, min(NUM_IMAGES, len(data))).round().astype(int)
     rows = [_row(detector, data, int(index)) for index in chosen]
     sheet = PIL.Image.new("RGB", (max(row.width for row in rows), sum(row.height + GAP for row in rows) - GAP),
                           "white")
@@ -31,10 +31,10 @@ def draw_validation(detector: Detector, data: DetectionDataset) -> bytes:
 
 
 def _row(detector: Detector, data: DetectionDataset, index: int) -> PIL.Image.Image:
-    picture = data.picture(index)
+    image = data.image(index)
     boxes, labels = data.truth(index)
-    truth = draw_boxes(picture, boxes.numpy(), [data.names[label] for label in labels], labels.numpy())
-    found = detector(picture, THRESHOLD).draw(picture)
+    truth = draw_boxes(image, boxes.numpy(), [data.names[label] for label in labels], labels.numpy())
+    found = detector(image, THRESHOLD).draw(image)
     width, height = truth.size
     factor = min(1.0, SIDE / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))

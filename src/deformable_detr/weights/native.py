@@ -26,7 +26,7 @@ from deformable_detr.weights import WeightsError
 FORMAT = "deformable-detr"
 FORMAT_VERSION = 1
 JSON_ENTRIES = ("config", "names", "category_ids", "preprocessing", "provenance")
-# Pixels that a header may ask for: what a stranger's file makes of a picture stays bounded.
+# Pixels that a header may ask for: what a stranger's file makes of an image stays bounded.
 MOST_PIXELS = {"size": 4096, "max_size": 4096, "divisor": 512}
 STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them

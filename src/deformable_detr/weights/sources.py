@@ -25,8 +25,8 @@ def packaged_weights() -> Path | None:
     return path if path.is_file() else None
 
 
-def packaged_pictures() -> list[Path]:
-    """The pictures that came with the package."""
+def packaged_images() -> list[Path]:
+    """The images that came with the package."""
     return sorted((_assets() / "pictures").glob("*.jpg"))
 
 

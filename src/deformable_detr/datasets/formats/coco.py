@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from deformable_detr.datasets.annotations import Annotations, PictureFolder
+from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.documents import DocumentError
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
-from deformable_detr.datasets.formats.coco_entries import Entry, Row, read_category, read_id, read_object, read_picture
+from deformable_detr.datasets.formats.coco_entries import Entry, Row, read_category, read_id, read_image, read_object
 from deformable_detr.datasets.formats.coco_objects import Objects, joined, objects_of, sound_objects
-from deformable_detr.datasets.image_list import PictureList
+from deformable_detr.datasets.image_list import ImageList
 from deformable_detr.datasets.json_lists import Entries, read_json_lists
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.text import quoted
@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 
 def read_annotations(file: Path) -> Annotations:
-    """The checked content of a COCO annotation file, for pictures beside it.
+    """The checked content of a COCO annotation file, for images beside it.
 
     Raises DataError for a file that is not there, not JSON or not COCO, and names the first entry at fault.
     """
@@ -44,14 +44,14 @@ def _read_coco(file: Path, findings: Findings) -> Annotations:
     categories = reader.once("category name", categories, lambda category: category[1])
     if not categories:
         stop(Kind.ANNOTATION_FILE, Place(file), "categories: expected at least one, got none")
-    pictures = reader.each("images", "picture", read_picture)
-    pictures = reader.once("picture id", pictures, lambda picture: picture.id)
-    if not pictures:
-        stop(Kind.NO_PICTURES, Place(file), "images: expected at least one picture, got none")
+    images = reader.each("images", "image", read_image)
+    images = reader.once("image id", images, lambda image: image.id)
+    if not images:
+        stop(Kind.NO_IMAGES, Place(file), "images: expected at least one image, got none")
     category_ids = tuple(identity for identity, _ in categories)
-    objects = reader.objects(category_ids, [picture.id for picture in pictures])
-    return Annotations(file, tuple(name for _, name in categories), category_ids, PictureList.of(pictures), *objects,
-                       store=PictureFolder(file.parent))
+    objects = reader.objects(category_ids, [image.id for image in images])
+    return Annotations(file, tuple(name for _, name in categories), category_ids, ImageList.of(images), *objects,
+                       store=ImageFolder(file.parent))
 
 
 class _Reader:
@@ -84,17 +84,17 @@ class _Reader:
                                   "expected once, got it twice")
         return list(first.values())
 
-    def objects(self, category_ids: Iterable[int], picture_ids: Iterable[int]) -> Objects:
-        """The objects of these classes and pictures. Entries that are left out take theirs along silently."""
+    def objects(self, category_ids: Iterable[int], image_ids: Iterable[int]) -> Objects:
+        """The objects of these classes and images. Entries that are left out take theirs along silently."""
         class_of = {identity: index for index, identity in enumerate(category_ids)}
-        index_of = {identity: index for index, identity in enumerate(picture_ids)}
-        lost_pictures, lost_classes = self._lost("images", index_of), self._lost("categories", class_of)
+        index_of = {identity: index for index, identity in enumerate(image_ids)}
+        lost_images, lost_classes = self._lost("images", index_of), self._lost("categories", class_of)
 
         def read(entry: Entry) -> Row | None:
-            picture, category = read_id(entry, "image_id"), read_id(entry, "category_id")
-            if picture in lost_pictures or category in lost_classes:
+            image, category = read_id(entry, "image_id"), read_id(entry, "category_id")
+            if image in lost_images or category in lost_classes:
                 return None
-            return read_object(entry, class_of.get(category), index_of.get(picture), list(class_of))
+            return read_object(entry, class_of.get(category), index_of.get(image), list(class_of))
 
         pieces = []
         for start in range(0, len(self.lists["annotations"]), PIECE):

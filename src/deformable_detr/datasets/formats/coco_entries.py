@@ -4,12 +4,12 @@ from typing import Any
 
 from deformable_detr.datasets.findings import EntryError
 from deformable_detr.datasets.formats.source import LARGEST, is_number
-from deformable_detr.datasets.image_list import Picture
+from deformable_detr.datasets.image_list import ImageRecord
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.text import CONTROL_CHARACTER, is_unicode, quoted
 
 Entry = dict[str, Any]
-Row = tuple[int, int, int, list[float], float, bool]    # id, picture index, class index, box, area, crowd
+Row = tuple[int, int, int, list[float], float, bool]    # id, image index, class index, box, area, crowd
 
 
 def read_category(entry: Entry) -> tuple[int, str]:
@@ -20,16 +20,16 @@ def read_category(entry: Entry) -> tuple[int, str]:
     return read_id(entry, "id"), name
 
 
-def read_picture(entry: Entry) -> Picture:
-    """The picture. Raises EntryError."""
-    return Picture(read_id(entry, "id"), _text(entry, "file_name"), _extent(entry, "width"),
+def read_image(entry: Entry) -> ImageRecord:
+    """The image. Raises EntryError."""
+    return ImageRecord(read_id(entry, "id"), _text(entry, "file_name"), _extent(entry, "width"),
                    _extent(entry, "height"))
 
 
-def read_object(entry: Entry, label: int | None, picture: int | None, category_ids: list[int]) -> Row:
-    """The object of a class and a picture, by their indices. Raises EntryError, where one is unknown too."""
-    if picture is None:
-        raise _fault(entry, "image_id", "the id of a listed picture", Kind.PICTURE_UNKNOWN)
+def read_object(entry: Entry, label: int | None, image: int | None, category_ids: list[int]) -> Row:
+    """The object of a class and an image, by their indices. Raises EntryError, where one is unknown too."""
+    if image is None:
+        raise _fault(entry, "image_id", "the id of a listed image", Kind.PICTURE_UNKNOWN)
     if label is None:
         raise _fault(entry, "category_id", f"one of the category ids {quoted(category_ids)}", Kind.CLASS_UNKNOWN)
     box = entry.get("bbox")
@@ -43,7 +43,7 @@ def read_object(entry: Entry, label: int | None, picture: int | None, category_i
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise _fault(entry, "iscrowd", "0 or 1")
-    return read_id(entry, "id"), picture, label, box, area, bool(crowd)
+    return read_id(entry, "id"), image, label, box, area, bool(crowd)
 
 
 def read_id(entry: Entry, key: str) -> int:

@@ -1,23 +1,23 @@
-"""Where COCO annotation files and their pictures lie: COCO's own layout, and those of other tools and services."""
+"""Where COCO annotation files and their images lie: COCO's own layout, and those of other tools and services."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from deformable_detr.datasets.annotations import Annotations, PictureFolder
+from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.findings import Findings, Place, stop
 from deformable_detr.datasets.formats.coco import read_coco
 from deformable_detr.datasets.formats.source import UNNAMED_SPLIT
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.datasets.layout import SPLIT_NAMES, present
 
-BESIDE = "_annotations.coco.json"    # Roboflow's, among the pictures
+BESIDE = "_annotations.coco.json"    # Roboflow's, among the images
 # Of a data set that is not split: Roboflow, CVAT, FiftyOne, Label Studio.
 UNSPLIT = (BESIDE, "annotations/instances_default.json", "annotations.json", "annotations/annotations.json",
            "labels.json", "result.json")
 EXPECTED = "annotations/instances_train2017.json, train.json, annotations/train.json or train/" + BESIDE
-NUM_TRIED = 3    # pictures that tell which folder they are in
+NUM_TRIED = 3    # images that tell which folder they are in
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class CocoFolder:
         return tuple(self.files)
 
     def read(self, split: str, findings: Findings) -> Annotations:
-        """The split without entries at fault and absent pictures, which are reported. Raises DataError."""
+        """The split without entries at fault and absent images, which are reported. Raises DataError."""
         file = self.files[split]
         annotations = read_coco(file, findings)
-        pictures = _picture_folder(self.folder, file, split, annotations)
-        return present(replace(annotations, store=PictureFolder(pictures)), pictures, self.folder, findings)
+        images = _image_folder(self.folder, file, split, annotations)
+        return present(replace(annotations, store=ImageFolder(images)), images, self.folder, findings)
 
 
 def find_coco(folder: Path, findings: Findings) -> CocoFolder | None:
@@ -65,22 +65,22 @@ def _candidates(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from ((UNNAMED_SPLIT, folder / name) for name in UNSPLIT if (folder / name).is_file())
 
 
-def _picture_folder(folder: Path, file: Path, split: str, annotations: Annotations) -> Path:
-    """The folder that holds the first pictures; where none does, the likeliest."""
+def _image_folder(folder: Path, file: Path, split: str, annotations: Annotations) -> Path:
+    """The folder that holds the first images; where none does, the likeliest."""
     if file.name == BESIDE:
         return file.parent
     own = PurePath(file.stem.removeprefix("instances_"))    # train2017
     places = [folder / own, folder / "images" / own, folder / "images" / split, folder / "images", folder / split,
               folder / "data"]
     likely = [place for place in places if place.is_dir()]
-    names = [picture.file_name for picture in annotations.pictures[:NUM_TRIED]]
+    names = [image.file_name for image in annotations.images[:NUM_TRIED]]
     for place in (*likely, file.parent, folder):
         if any(_is_file(place / name) for name in names):
             return place
     if not likely:
         wanted = folder / (own if file.stem.startswith("instances_") else "images")
         got = "a file" if wanted.exists() else "nothing"
-        stop(Kind.PICTURE_MISSING, Place(file), f"expected its pictures in the folder {wanted}, got {got}")
+        stop(Kind.PICTURE_MISSING, Place(file), f"expected its images in the folder {wanted}, got {got}")
     return likely[0]
 
 

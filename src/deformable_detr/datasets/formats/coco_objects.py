@@ -19,7 +19,7 @@ class Objects(NamedTuple):
     """T objects as columns; what they are, `Annotations` says."""
 
     ids: Int64[np.ndarray, "T"]
-    picture_index: Int64[np.ndarray, "T"]
+    image_index: Int64[np.ndarray, "T"]
     labels: Int64[np.ndarray, "T"]
     boxes: Float[np.ndarray, "T 4"]
     areas: Float[np.ndarray, "T"]
@@ -46,24 +46,24 @@ _SOUND = msgspec.json.Decoder(list[_Sound])
 
 def sound_objects(entries: Sequence[object], class_of: Mapping[int, int], index_of: Mapping[int, int],
                   ) -> Objects | None:
-    """What the entries say, by the indices of their classes' and pictures' ids; None where one may be at fault."""
+    """What the entries say, by the indices of their classes' and images' ids; None where one may be at fault."""
     found = entries.typed(_SOUND) if isinstance(entries, Entries) else None
     if found is None:
         return None
-    picture_index = np.array([index_of.get(entry.image_id, -1) for entry in found], np.int64)
+    image_index = np.array([index_of.get(entry.image_id, -1) for entry in found], np.int64)
     labels = np.array([class_of.get(entry.category_id, -1) for entry in found], np.int64)
-    if (picture_index < 0).any() or (labels < 0).any():
+    if (image_index < 0).any() or (labels < 0).any():
         return None
     boxes = np.fromiter(chain.from_iterable(entry.bbox for entry in found), np.float64, 4 * len(found)).reshape(-1, 4)
     areas = [entry.bbox[2] * entry.bbox[3] if entry.area is None else entry.area for entry in found]
-    return Objects(np.array([entry.id for entry in found], np.int64), picture_index, labels, boxes,
+    return Objects(np.array([entry.id for entry in found], np.int64), image_index, labels, boxes,
                    np.array(areas, np.float64), np.array([entry.iscrowd for entry in found], bool))
 
 
 def objects_of(rows: Sequence[Row]) -> Objects:
     """Objects that were read one by one."""
-    ids, picture_index, labels, boxes, areas, crowd = zip(*rows, strict=True) if rows else ((),) * 6
-    return Objects(np.array(ids, np.int64), np.array(picture_index, np.int64), np.array(labels, np.int64),
+    ids, image_index, labels, boxes, areas, crowd = zip(*rows, strict=True) if rows else ((),) * 6
+    return Objects(np.array(ids, np.int64), np.array(image_index, np.int64), np.array(labels, np.int64),
                    np.array(boxes, np.float64).reshape(-1, 4), np.array(areas, np.float64), np.array(crowd, bool))
 
 

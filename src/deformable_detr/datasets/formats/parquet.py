@@ -1,4 +1,4 @@
-"""Hugging Face data sets as parquet files, which hold a row a picture with its bytes and its objects."""
+"""Hugging Face data sets as parquet files, which hold a row an image with its bytes and its objects."""
 
 from bisect import bisect_right
 from collections import deque
@@ -12,12 +12,12 @@ from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import DataError, EntryError, Findings, Place, stop
 from deformable_detr.datasets.formats.parquet_file import ParquetFile, ParquetRow, open_parquet
 from deformable_detr.datasets.formats.rows import Rows
-from deformable_detr.datasets.formats.shard import MAX_PICTURE_BYTES
+from deformable_detr.datasets.formats.shard import MAX_IMAGE_BYTES
 from deformable_detr.datasets.formats.source import is_number, split_of
-from deformable_detr.datasets.image_list import Picture
+from deformable_detr.datasets.image_list import ImageRecord
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.datasets.layout import check_name, list_files
-from deformable_detr.images import PictureError, open_picture, upright_size
+from deformable_detr.images import ImageError, open_image, upright_size
 from deformable_detr.progress import show_progress
 from deformable_detr.text import quoted
 
@@ -26,39 +26,39 @@ EXPECTED = "data/train-00000-of-00001.parquet"
 
 @dataclass(frozen=True)
 class ParquetStore:
-    """Pictures in the rows of files. The id of a picture is its number over all rows."""
+    """Images in the rows of files. The id of an image is its number over all rows."""
 
     files: tuple[ParquetFile, ...]
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """The id of the first picture of every file."""
+        """The id of the first image of every file."""
         return (0, *accumulate(file.num_rows for file in self.files))[:-1]
 
-    def source(self, picture: Picture) -> bytes:
-        """The bytes of the picture's file. Raises PictureError."""
-        file, number = self._row(picture)
+    def source(self, image: ImageRecord) -> bytes:
+        """The bytes of the image's file. Raises ImageError."""
+        file, number = self._row(image)
         try:
             content = file.content(number)
         except DataError as error:
-            raise PictureError(str(error)) from error
+            raise ImageError(str(error)) from error
         if not content:
-            raise PictureError(f"{file.file}:{number}: no bytes of a picture")
+            raise ImageError(f"{file.file}:{number}: no bytes of an image")
         return content
 
-    def sources(self, pictures: Sequence[Picture]) -> Iterator[bytes]:
+    def sources(self, images: Sequence[ImageRecord]) -> Iterator[bytes]:
         """All of them in one pass over the files; their ids must ascend."""
-        for file, rows in groupby(map(self._row, pictures), key=lambda row: row[0]):
+        for file, rows in groupby(map(self._row, images), key=lambda row: row[0]):
             yield from _contents(file, [number for _, number in rows])
 
-    def place(self, picture: Picture) -> Place:
+    def place(self, image: ImageRecord) -> Place:
         """File and row."""
-        file, number = self._row(picture)
+        file, number = self._row(image)
         return Place(file.file, number)
 
-    def _row(self, picture: Picture) -> tuple[ParquetFile, int]:
-        index = bisect_right(self.starts, picture.id) - 1
-        return self.files[index], picture.id - self.starts[index]
+    def _row(self, image: ImageRecord) -> tuple[ParquetFile, int]:
+        index = bisect_right(self.starts, image.id) - 1
+        return self.files[index], image.id - self.starts[index]
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,18 @@ class ParquetFolder:
                      f"{quoted(first.names)}, got {quoted(file.names)}")
             for number, row in enumerate(show_progress(file.rows(), file.num_rows, "reading rows")):
                 try:
-                    rows.start(_read_picture(row, start + number), file.file)
+                    rows.start(_read_image(row, start + number), file.file)
                 except EntryError as fault:
                     findings.add(fault.kind, Place(file.file, number), fault.message)
                 else:
                     _read_objects(row, file, number, rows, findings)
-        if not rows.num_pictures:
-            stop(Kind.NO_PICTURES, Place(first.file), "expected rows with a picture, got none")
+        if not rows.num_images:
+            stop(Kind.NO_IMAGES, Place(first.file), "expected rows with an image, got none")
         return rows.annotations(self.folder, first.names, tuple(range(len(first.names))), store)
 
 
 def _contents(file: ParquetFile, numbers: Sequence[int]) -> Iterator[bytes]:
-    """The bytes of the pictures in these rows, which ascend; empty from where the file is damaged."""
+    """The bytes of the images in these rows, which ascend; empty from where the file is damaged."""
     left = deque(numbers)
     try:
         for number, content in enumerate(file.contents()):
@@ -117,22 +117,22 @@ def find_parquet(folder: Path, findings: Findings) -> ParquetFolder | None:
     return ParquetFolder(folder, files) if files else None
 
 
-def _read_picture(row: ParquetRow, identity: int) -> Picture:
+def _read_image(row: ParquetRow, identity: int) -> ImageRecord:
     name = PurePosixPath(row.path or f"{identity}").name
     check_name(name)
     if row.size is None:
-        if len(row.content or b"") > MAX_PICTURE_BYTES:
-            raise EntryError(Kind.PICTURE_UNREADABLE, f"more than {MAX_PICTURE_BYTES:,} bytes")
+        if len(row.content or b"") > MAX_IMAGE_BYTES:
+            raise EntryError(Kind.PICTURE_UNREADABLE, f"more than {MAX_IMAGE_BYTES:,} bytes")
         try:
-            with open_picture(row.content or b"") as opened:
+            with open_image(row.content or b"") as opened:
                 height, width = upright_size(opened)
-        except PictureError as error:
+        except ImageError as error:
             raise EntryError(Kind.PICTURE_UNREADABLE, error.reason_for(b"")) from error
     else:
         width, height = row.size
     if not all(type(side) is int and side > 0 for side in (width, height)):
         raise EntryError(Kind.ENTRY, f"expected a positive width and height, got {quoted((width, height))}")
-    return Picture(identity, name, width, height)
+    return ImageRecord(identity, name, width, height)
 
 
 def _read_objects(row: ParquetRow, file: ParquetFile, number: int, rows: Rows, findings: Findings) -> None:

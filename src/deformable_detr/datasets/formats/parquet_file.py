@@ -1,4 +1,4 @@
-"""One parquet file of Hugging Face's: which columns hold pictures and objects, and how to read them row by row."""
+"""One parquet file of Hugging Face's: which columns hold images and objects, and how to read them row by row."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from deformable_detr.datasets.kinds import Kind
 from deformable_detr.text import quoted
 
 # What people call these columns.
-IMAGES = ("image", "img", "picture")
+IMAGES = ("image", "img", "image")
 OBJECTS = ("objects", "annotations", "labels")
 BOXES = ("bbox", "bboxes", "boxes", "box")
 CLASSES = ("category", "categories", "category_id", "label", "labels", "class")
@@ -32,10 +32,10 @@ LARGEST_ROW = 2**22             # values; a Python object each
 
 @dataclass(frozen=True)
 class ParquetRow:
-    """One picture."""
+    """One image."""
 
-    path: str | None                        # what the picture was called
-    content: bytes | None                   # of the picture's file; only where the row has no size
+    path: str | None                        # what the image was called
+    content: bytes | None                   # of the image's file; only where the row has no size
     size: tuple[Any, Any] | None            # (width, height), where the row has them
     objects: Any                            # a list of mappings, or a mapping of lists
 
@@ -56,11 +56,11 @@ class ParquetFile:
 
     @property
     def num_rows(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return self.group_ends[-1] if self.group_ends else 0
 
     def rows(self) -> Iterator[ParquetRow]:
-        """Every row; pictures themselves are read only where nothing else tells their size."""
+        """Every row; images themselves are read only where nothing else tells their size."""
         sizes = ["width", "height"] if self.has_sizes else [f"{self.image}.bytes"]
         columns = [f"{self.image}.path", self.objects, *sizes]
         for row in self._read(columns, range(len(self.group_ends))):
@@ -69,7 +69,7 @@ class ParquetFile:
                              (row["width"], row["height"]) if self.has_sizes else None, row[self.objects])
 
     def content(self, number: int) -> bytes | None:
-        """The bytes of the picture in a row. A whole row group is read for it. Raises DataError."""
+        """The bytes of the image in a row. A whole row group is read for it. Raises DataError."""
         group = next(index for index, end in enumerate(self.group_ends) if number < end)
         start = self.group_ends[group - 1] if group else 0
         for index, row in enumerate(self._read([f"{self.image}.bytes"], [group]), start=start):
@@ -78,7 +78,7 @@ class ParquetFile:
         raise DataError(f"{self.file}: row {number} is not there")
 
     def contents(self) -> Iterator[bytes | None]:
-        """The bytes of every picture. Raises DataError."""
+        """The bytes of every image. Raises DataError."""
         for row in self._read([f"{self.image}.bytes"], range(len(self.group_ends))):
             yield (row[self.image] or {}).get("bytes")
 
@@ -117,7 +117,7 @@ class ParquetFile:
 
 
 def open_parquet(file: Path) -> ParquetFile:
-    """The columns of a file. Raises DataError where it is none, or has no pictures, boxes or names of classes."""
+    """The columns of a file. Raises DataError where it is none, or has no images, boxes or names of classes."""
     with _arrow_errors(file) as parquet, parquet.ParquetFile(file, memory_map=True) as opened:
         schema, metadata = opened.schema_arrow, opened.metadata
         group_ends = accumulate(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
@@ -127,7 +127,7 @@ def open_parquet(file: Path) -> ParquetFile:
     objects = _first(OBJECTS, [name for name, inner in columns.items() if set(inner) & set(BOXES)])
     place = Place(file)
     if image is None or objects is None:
-        stop(Kind.ANNOTATION_FILE, place, f"expected a column of pictures (bytes and path) and one of objects with "
+        stop(Kind.ANNOTATION_FILE, place, f"expected a column of images (bytes and path) and one of objects with "
              f"their bbox, got {quoted(columns)}")
     box, category, crowd = (next((name for name in names if name in columns[objects]), None)
                             for names in (BOXES, CLASSES, CROWDS))

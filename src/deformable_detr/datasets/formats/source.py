@@ -12,7 +12,7 @@ from deformable_detr.datasets.kinds import Kind
 from deformable_detr.datasets.layout import SPLIT_NAMES
 from deformable_detr.text import CONTROL_CHARACTER, quoted
 
-UNNAMED_SPLIT = "train"     # what pictures that no split claims belong to
+UNNAMED_SPLIT = "train"     # what images that no split claims belong to
 CLASSES = "classes.txt"     # the names of the classes, one a line, as Label Studio and labelImg write them
 LARGEST = 2**63 - 1         # of a number in a file: ids are kept in int64 arrays
 

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML: a file a picture, with a name and two corners for each object."""
+"""Pascal VOC's XML: a file an image, with a name and two corners for each object."""
 
 from dataclasses import dataclass
 from math import nan
@@ -27,7 +27,7 @@ class Sheet:
     """What one XML file says."""
 
     file: Path
-    file_name: str | None                       # of the picture
+    file_name: str | None                       # of the image
     size: tuple[int, int] | None                # (width, height), where the file gives it
     objects: tuple[LabelledObject, ...]
 

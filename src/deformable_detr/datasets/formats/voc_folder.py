@@ -1,4 +1,4 @@
-"""Where Pascal VOC's XML files and their pictures lie: in folders of their own, or side by side."""
+"""Where Pascal VOC's XML files and their images lie: in folders of their own, or side by side."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -6,35 +6,35 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from deformable_detr.datasets.annotations import Annotations, PictureFolder
+from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.formats.rows import Rows
 from deformable_detr.datasets.formats.source import CLASSES, UNNAMED_SPLIT, checked_names
 from deformable_detr.datasets.formats.voc import Sheet, read_sheet
-from deformable_detr.datasets.image_list import Picture
+from deformable_detr.datasets.image_list import ImageRecord
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.datasets.layout import SPLIT_NAMES, check_name, list_files, read_list
-from deformable_detr.images import SUFFIXES, PictureError, open_picture, upright_size
+from deformable_detr.images import SUFFIXES, ImageError, open_image, upright_size
 from deformable_detr.progress import show_progress
 from deformable_detr.text import quoted
 
 PAIRS = (("Annotations", "JPEGImages"), ("Annotations", "images"), ("annotations", "images"), (".", "."))
 LISTS = "ImageSets/Main"
-EXPECTED = "Annotations/ and JPEGImages/, or an XML file beside each picture"
+EXPECTED = "Annotations/ and JPEGImages/, or an XML file beside each image"
 
 
 @dataclass(frozen=True)
 class VocPlace:
-    """Where the XML files and the pictures of a split are."""
+    """Where the XML files and the images of a split are."""
 
     sheets: Path
-    pictures: Path
+    images: Path
     members: Path | None = None     # a list of those that belong to the split
 
 
 @dataclass(frozen=True)
 class VocFolder:
-    """A folder with an XML file a picture."""
+    """A folder with an XML file an image."""
 
     folder: Path
     places: dict[str, VocPlace]
@@ -47,33 +47,33 @@ class VocFolder:
         return tuple(self.places)
 
     def read(self, split: str, findings: Findings) -> Annotations:
-        """The split without XML files at fault and absent pictures, which are reported. Raises DataError."""
+        """The split without XML files at fault and absent images, which are reported. Raises DataError."""
         sheets, faults = self._sheets[split]
         findings.take(faults)
         class_of = {name: index for index, name in enumerate(self._names)}
-        pictures = _Pictures(self.places[split].pictures, self.folder, findings)
+        images = _Images(self.places[split].images, self.folder, findings)
         rows = Rows()
         for sheet in sheets:
             try:
-                name = pictures.of(sheet, self.places[split].sheets)
-                width, height = sheet.size or _true_size(pictures.folder / name)
-            except (EntryError, PictureError) as error:
+                name = images.of(sheet, self.places[split].sheets)
+                width, height = sheet.size or _true_size(images.folder / name)
+            except (EntryError, ImageError) as error:
                 kind = error.kind if isinstance(error, EntryError) else Kind.PICTURE_UNREADABLE
                 findings.add(kind, Place(sheet.file), str(error))
                 continue
-            rows.start(Picture(rows.num_pictures + 1, name, width, height), sheet.file)
+            rows.start(ImageRecord(rows.num_images + 1, name, width, height), sheet.file)
             for found in sheet.objects:
                 if found.name in class_of:
                     rows.add(class_of[found.name], found.box, found.line)
                 else:
                     findings.add(Kind.CLASS_UNKNOWN, Place(sheet.file, found.line),
                                  f"name: expected one of {quoted(self._names)}, got {quoted(found.name)}")
-        if not rows.num_pictures:
-            stop(Kind.NO_PICTURES, Place(self.places[split].sheets), f"no picture of the split {split}")
+        if not rows.num_images:
+            stop(Kind.NO_IMAGES, Place(self.places[split].sheets), f"no image of the split {split}")
         if self.places[split].members is None:
-            pictures.report_unused()
+            images.report_unused()
         ids = tuple(range(1, len(self._names) + 1))
-        return rows.annotations(self.folder, self._names, ids, PictureFolder(pictures.folder))
+        return rows.annotations(self.folder, self._names, ids, ImageFolder(images.folder))
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ class VocFolder:
                            f"{quoted(member + '.xml')} is not in {place.sheets}")
 
 
-class _Pictures:
-    """The pictures of a folder by their names, which need not be what the XML files call them."""
+class _Images:
+    """The images of a folder by their names, which need not be what the XML files call them."""
 
     def __init__(self, folder: Path, data: Path, findings: Findings) -> None:
         self.folder, self.findings = folder, findings
@@ -121,7 +121,7 @@ class _Pictures:
             self.by_stem[_stem(name)].append(name)
 
     def of(self, sheet: Sheet, sheets: Path) -> str:
-        """The picture of an XML file: called like it, or as it says. Raises EntryError where there is none."""
+        """The image of an XML file: called like it, or as it says. Raises EntryError where there is none."""
         found = self.by_stem.get(_stem(sheet.file.relative_to(sheets).as_posix()), [])
         written = sheet.file_name
         if len(found) != 1 and written:
@@ -133,7 +133,7 @@ class _Pictures:
         return found[0]
 
     def report_unused(self) -> None:
-        """Report the pictures that no XML file belongs to."""
+        """Report the images that no XML file belongs to."""
         self.findings.add_all(Kind.PICTURE_UNLISTED, len(self.unused), (
             (Place(self.folder / name), "no XML file belongs to it") for name in self.unused))
 
@@ -153,15 +153,15 @@ def find_voc(folder: Path, _: Findings) -> VocFolder | None:
 
 
 def _find_place(folder: Path) -> VocPlace | None:
-    for sheets, pictures in PAIRS:
-        if next((folder / sheets).glob("*.xml"), None) and (folder / pictures).is_dir():
-            return VocPlace(folder / sheets, folder / pictures)
+    for sheets, images in PAIRS:
+        if next((folder / sheets).glob("*.xml"), None) and (folder / images).is_dir():
+            return VocPlace(folder / sheets, folder / images)
     return None
 
 
 def _true_size(file: Path) -> tuple[int, int]:
     """(width, height)"""
-    with open_picture(file) as opened:
+    with open_image(file) as opened:
         height, width = upright_size(opened)
     return width, height
 

@@ -1,6 +1,6 @@
 """WebDataset shards: a folder of tar archives that are read where they lie.
 
-They are not streamed. The places of all pictures are noted when the data set is opened; then any picture can be read,
+They are not streamed. The places of all images are noted when the data set is opened; then any image can be read,
 as from a folder, and who reads which is decided as for any other format.
 """
 
@@ -20,10 +20,10 @@ from deformable_detr.datasets.formats.coco_objects import Objects, joined, objec
 from deformable_detr.datasets.formats.shard import LABELS, ShardReader, ShardSample, find_samples, read_member
 from deformable_detr.datasets.formats.source import checked_names, split_of
 from deformable_detr.datasets.formats.tar_members import read_members
-from deformable_detr.datasets.image_list import Picture, PictureList
+from deformable_detr.datasets.image_list import ImageList, ImageRecord
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.datasets.layout import Fence, list_files
-from deformable_detr.images import PictureError
+from deformable_detr.images import ImageError
 from deformable_detr.progress import show_progress
 from deformable_detr.text import quoted
 
@@ -36,35 +36,35 @@ NUM_TRIED = 100     # members that tell whether an archive is a shard
 
 @dataclass(frozen=True)
 class ShardStore:
-    """Pictures in archives. The id of a picture is its row in these arrays."""
+    """Images in archives. The id of an image is its row in these arrays."""
 
     files: tuple[Path, ...]
     shard: Int32[np.ndarray, "P"]       # into `files`
     starts: Int64[np.ndarray, "P"]      # bytes
     sizes: Int64[np.ndarray, "P"]
 
-    def source(self, picture: Picture) -> bytes:
-        """The bytes of the picture's file. Raises PictureError."""
-        file, start, size = self._where(picture)
+    def source(self, image: ImageRecord) -> bytes:
+        """The bytes of the image's file. Raises ImageError."""
+        file, start, size = self._where(image)
         try:
             return read_member(file, start, size)
         except OSError as error:
-            raise PictureError(f"{self.place(picture)}: {error.strerror or error}") from error
+            raise ImageError(f"{self.place(image)}: {error.strerror or error}") from error
 
-    def sources(self, pictures: Sequence[Picture]) -> Iterator[bytes]:
+    def sources(self, images: Sequence[ImageRecord]) -> Iterator[bytes]:
         """All of them."""
-        for picture in pictures:
+        for image in images:
             try:
-                yield self.source(picture)
-            except PictureError:
+                yield self.source(image)
+            except ImageError:
                 yield b""
 
-    def place(self, picture: Picture) -> Place:
+    def place(self, image: ImageRecord) -> Place:
         """Archive and member."""
-        return Place(self._where(picture)[0], entry=picture.file_name)
+        return Place(self._where(image)[0], entry=image.file_name)
 
-    def _where(self, picture: Picture) -> tuple[Path, int, int]:
-        row = picture.id
+    def _where(self, image: ImageRecord) -> tuple[Path, int, int]:
+        row = image.id
         return self.files[self.shard[row]], int(self.starts[row]), int(self.sizes[row])
 
 
@@ -91,22 +91,22 @@ class ShardFolder:
         parts, count = [], 0
         for file in show_progress(files, len(files), "reading shards"):
             parts.append(_read_shard(ShardReader(file, class_of, findings), count))
-            count += len(parts[-1].pictures)
+            count += len(parts[-1].images)
         if not count:
-            stop(Kind.NO_PICTURES, Place(files[0]), "expected pictures with JSON of the same name, got none")
-        shard = np.repeat(np.arange(len(files), dtype=np.int32), [len(part.pictures) for part in parts])
+            stop(Kind.NO_IMAGES, Place(files[0]), "expected images with JSON of the same name, got none")
+        shard = np.repeat(np.arange(len(files), dtype=np.int32), [len(part.images) for part in parts])
         store = ShardStore(files, shard, *np.concatenate([part.where for part in parts]).T.copy())
-        sources = tuple(file for file, part in zip(files, parts, strict=True) for _ in part.pictures)
-        pictures = PictureList.of(picture for part in parts for picture in part.pictures)
+        sources = tuple(file for file, part in zip(files, parts, strict=True) for _ in part.images)
+        images = ImageList.of(image for part in parts for image in part.images)
         names = tuple(self.names[identity] for identity in class_ids)
-        return Annotations(self.folder, names, tuple(class_ids), pictures, *joined([part.objects for part in parts]),
+        return Annotations(self.folder, names, tuple(class_ids), images, *joined([part.objects for part in parts]),
                            store=store, sources=sources)
 
 
 def find_shards(folder: Path, findings: Findings) -> ShardFolder | None:
     """The shards of a folder, by split. Raises DataError where nothing says what their classes are."""
     names = [name for name in list_files(folder, SUFFIXES, folder, findings) if _is_archive(PurePath(name))]
-    # Other archives lie about in folders too: of pictures alone, of a data set that is still to be unpacked.
+    # Other archives lie about in folders too: of images alone, of a data set that is still to be unpacked.
     if not names or not (_class_file(folder) or any(_holds_labels(folder / name) for name in names)):
         return None
     files: dict[str, tuple[Path, ...]] = {}
@@ -120,28 +120,28 @@ def find_shards(folder: Path, findings: Findings) -> ShardFolder | None:
 class _Part:
     """What one shard says."""
 
-    pictures: list[Picture]
+    images: list[ImageRecord]
     where: Int64[np.ndarray, "P 2"]     # first byte and number of bytes of each
     objects: Objects
 
 
 def _read_shard(reader: ShardReader, first: int) -> _Part:
     """The samples of a shard; their ids begin with `first`."""
-    pictures: list[Picture] = []
+    images: list[ImageRecord] = []
     used: list[ShardSample] = []
     rows: list[Row] = []
     for sample in find_samples(reader.file, reader.findings):
         try:
-            picture, objects = reader.read(sample, first + len(pictures))
+            image, objects = reader.read(sample, first + len(images))
         except EntryError as fault:
-            member = sample.picture if fault.kind is Kind.PICTURE_UNREADABLE else sample.labels
+            member = sample.image if fault.kind is Kind.PICTURE_UNREADABLE else sample.labels
             reader.findings.add(fault.kind, Place(reader.file, entry=member.name), fault.message)
             continue
-        pictures.append(picture)
+        images.append(image)
         used.append(sample)
         rows += objects
-    where = np.array([(sample.picture.start, sample.picture.size) for sample in used], np.int64).reshape(-1, 2)
-    return _Part(pictures, where, objects_of(rows))
+    where = np.array([(sample.image.start, sample.image.size) for sample in used], np.int64).reshape(-1, 2)
+    return _Part(images, where, objects_of(rows))
 
 
 def _is_archive(name: PurePath) -> bool:

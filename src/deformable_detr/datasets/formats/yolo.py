@@ -1,42 +1,42 @@
-"""YOLO labels: beside each picture a text file with a line an object, in fractions of the picture."""
+"""YOLO labels: beside each image a text file with a line an object, in fractions of the image."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from pathlib import Path, PurePosixPath
 
-from deformable_detr.datasets.annotations import Annotations, PictureFolder
+from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.documents import DocumentError, read_lines
 from deformable_detr.datasets.findings import EntryError, Findings, Place
 from deformable_detr.datasets.formats.rows import Rows
 from deformable_detr.datasets.formats.source import is_number
-from deformable_detr.datasets.image_list import Picture
+from deformable_detr.datasets.image_list import ImageRecord
 from deformable_detr.datasets.kinds import Kind
 from deformable_detr.datasets.layout import Fence
-from deformable_detr.images import PictureError, open_picture, upright_size
+from deformable_detr.images import ImageError, open_image, upright_size
 from deformable_detr.progress import show_progress
 from deformable_detr.text import quoted
 
-LARGEST_FRACTION = 2.0    # a box may reach outside its picture; beyond this the numbers are pixels
+LARGEST_FRACTION = 2.0    # a box may reach outside its image; beyond this the numbers are pixels
 
 
-def read_yolo(folder: Path, file: Path, names: Mapping[int, str], pictures: Sequence[str],
+def read_yolo(folder: Path, file: Path, names: Mapping[int, str], images: Sequence[str],
               label_of: Callable[[str], str], findings: Findings) -> Annotations:
-    """The pictures, by their names under `folder`, and the objects in their label files, without those at fault.
+    """The images, by their names under `folder`, and the objects in their label files, without those at fault.
 
-    `file` is where the names of the classes come from; `label_of` tells the label file of a picture.
+    `file` is where the names of the classes come from; `label_of` tells the label file of an image.
     """
     class_of = {number: index for index, number in enumerate(sorted(names))}
-    fence = Fence(folder, *{(folder / label_of(name)).parent for name in pictures})
+    fence = Fence(folder, *{(folder / label_of(name)).parent for name in images})
     rows, unlabelled = Rows(), []
-    for name in show_progress(pictures, len(pictures), "reading labels"):
+    for name in show_progress(images, len(images), "reading labels"):
         try:
-            with open_picture(folder / name) as opened:
+            with open_image(folder / name) as opened:
                 height, width = upright_size(opened)
-        except PictureError as error:
+        except ImageError as error:
             findings.add(Kind.PICTURE_UNREADABLE, Place(folder / name), error.reason_for(folder / name))
             continue
         label = folder / label_of(name)
-        rows.start(Picture(rows.num_pictures + 1, name, width, height), label)
+        rows.start(ImageRecord(rows.num_images + 1, name, width, height), label)
         try:
             if fence.holds(label):
                 _read_labels(label, class_of, (width, height), rows, findings)
@@ -47,12 +47,12 @@ def read_yolo(folder: Path, file: Path, names: Mapping[int, str], pictures: Sequ
     findings.add_all(Kind.LABEL_MISSING, len(unlabelled), (
         (Place(folder / name), f"expected {folder / label_of(name)}, got nothing") for name in unlabelled))
     ids = tuple(sorted(names))
-    return rows.annotations(file, tuple(names[number] for number in ids), ids, PictureFolder(folder))
+    return rows.annotations(file, tuple(names[number] for number in ids), ids, ImageFolder(folder))
 
 
-def label_file(picture: str) -> str:
-    """The label file of a picture: the last `images` of its path becomes `labels`; without one, beside it."""
-    path = PurePosixPath(label_beside(picture))
+def label_file(image: str) -> str:
+    """The label file of an image: the last `images` of its path becomes `labels`; without one, beside it."""
+    path = PurePosixPath(label_beside(image))
     parts = list(path.parts)
     for index in reversed(range(len(parts) - 1)):
         if parts[index] == "images":
@@ -61,14 +61,14 @@ def label_file(picture: str) -> str:
     return PurePosixPath(*parts).as_posix()
 
 
-def label_beside(picture: str) -> str:
-    """The label file of a picture that has it beside itself, whatever its folders are called."""
-    return PurePosixPath(picture).with_suffix(".txt").as_posix()
+def label_beside(image: str) -> str:
+    """The label file of an image that has it beside itself, whatever its folders are called."""
+    return PurePosixPath(image).with_suffix(".txt").as_posix()
 
 
 def _read_labels(file: Path, class_of: Mapping[int, int], size: tuple[int, int], rows: Rows,
                  findings: Findings) -> None:
-    """Take the objects of a file; `size` is the picture's (width, height)."""
+    """Take the objects of a file; `size` is the image's (width, height)."""
     try:
         lines = read_lines(file)
     except DocumentError as error:

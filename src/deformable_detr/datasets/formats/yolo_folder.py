@@ -1,4 +1,4 @@
-"""A YOLO data set: which pictures belong to a split, and to them their labels."""
+"""A YOLO data set: which images belong to a split, and to them their labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from deformable_detr.text import quoted
 
 @dataclass(frozen=True)
 class YoloFolder:
-    """A folder with pictures and a label file for each."""
+    """A folder with images and a label file for each."""
 
     settings: YoloSettings
 
@@ -33,36 +33,36 @@ class YoloFolder:
         return tuple(self.settings.places)
 
     def read(self, split: str, findings: Findings) -> Annotations:
-        """The split without labels at fault and broken pictures, which are reported. Raises DataError."""
-        settings, pictures = self.settings, []
+        """The split without labels at fault and broken images, which are reported. Raises DataError."""
+        settings, images = self.settings, []
         for written in settings.places[split]:
             place = settings.find(written)
             if place is None:
-                stop(Kind.NO_PICTURES, Place(settings.file, entry=split), f"expected a folder of pictures or a list of "
+                stop(Kind.NO_IMAGES, Place(settings.file, entry=split), f"expected a folder of images or a list of "
                      f"them inside {self.folder}, got {quoted(written)}")
-            pictures += self._listed(place, findings) if place.is_file() else self._found(place, findings)
-        if not pictures:
-            stop(Kind.NO_PICTURES, Place(settings.file, entry=split), f"no picture in {settings.places[split][0]}")
+            images += self._listed(place, findings) if place.is_file() else self._found(place, findings)
+        if not images:
+            stop(Kind.NO_IMAGES, Place(settings.file, entry=split), f"no image in {settings.places[split][0]}")
         label_of = label_beside if settings.is_darknet else label_file
-        return read_yolo(self.folder, settings.file, settings.names, list(dict.fromkeys(pictures)), label_of, findings)
+        return read_yolo(self.folder, settings.file, settings.names, list(dict.fromkeys(images)), label_of, findings)
 
     def _found(self, place: Path, findings: Findings) -> list[str]:
-        """The pictures of a folder; labels that belong to none are reported."""
+        """The images of a folder; labels that belong to none are reported."""
         inside = place.relative_to(self.folder)
-        pictures = [(inside / name).as_posix() for name in list_files(place, SUFFIXES, self.folder, findings)]
-        labels = (self.folder / label_file((inside / "picture").as_posix())).parent
+        images = [(inside / name).as_posix() for name in list_files(place, SUFFIXES, self.folder, findings)]
+        labels = (self.folder / label_file((inside / "image").as_posix())).parent
         if labels != place and labels.is_dir():
-            known = {self.folder / label_file(name) for name in pictures}
-            # Those that lead outside are reported when their pictures are read.
+            known = {self.folder / label_file(name) for name in images}
+            # Those that lead outside are reported when their images are read.
             found = list_files(labels, {".txt"}, self.folder, Findings())
             orphans = [labels / name for name in found if labels / name not in known and name != CLASSES]
-            findings.add_all(Kind.LABEL_ORPHAN, len(orphans), ((Place(orphan), "no picture belongs to it")
+            findings.add_all(Kind.LABEL_ORPHAN, len(orphans), ((Place(orphan), "no image belongs to it")
                                                                for orphan in orphans))
-        return pictures
+        return images
 
     def _listed(self, file: Path, findings: Findings) -> list[str]:
-        """The pictures that a text file names, one a line."""
-        fence, pictures = Fence(self.folder), []
+        """The images that a text file names, one a line."""
+        fence, images = Fence(self.folder), []
         for number, line in read_list(file, self.folder):
             try:
                 path = self.settings.find(line)
@@ -70,10 +70,10 @@ class YoloFolder:
                     raise EntryError(Kind.PICTURE_MISSING, f"{quoted(line)} is not in {self.folder}")
                 name = path.relative_to(self.folder).as_posix()
                 check_name(name)
-                pictures.append(name)
+                images.append(name)
             except EntryError as fault:
                 findings.add(fault.kind, Place(file, number), fault.message)
-        return pictures
+        return images
 
 
 def find_yolo(folder: Path, findings: Findings) -> YoloFolder | None:

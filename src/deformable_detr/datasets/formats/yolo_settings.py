@@ -1,4 +1,4 @@
-"""What a YOLO data set says of itself: names of classes and places of pictures, in a file or by its folders."""
+"""What a YOLO data set says of itself: names of classes and places of images, in a file or by its folders."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -18,14 +18,14 @@ EXPECTED = f"data.yaml, or {DARKNET}, or images/ and labels/ beside {CLASSES}"
 
 @dataclass(frozen=True)
 class YoloSettings:
-    """Names by class number, and of each split the places of its pictures: folders, or lists of files."""
+    """Names by class number, and of each split the places of its images: folders, or lists of files."""
 
     folder: Path
     file: Path                              # which names the classes
     names: dict[int, str]
     places: dict[str, tuple[str, ...]]      # as they are written
     root: str = ""                          # before each of them, as it is written
-    is_darknet: bool = False                # paths begin where Darknet was started; labels lie beside their pictures
+    is_darknet: bool = False                # paths begin where Darknet was started; labels lie beside their images
 
     def find(self, written: str) -> Path | None:
         """What a path means inside the folder, where there is such a thing.
@@ -72,7 +72,7 @@ def _darknet_settings(folder: Path, findings: Findings) -> YoloSettings:
     content = {key.strip(): value.strip() for key, _, value in pairs}
     places = {split: (content[key],) for key, split in SPLIT_NAMES.items() if content.get(key)}
     if not places:
-        stop(Kind.NO_PICTURES, Place(file), "expected a list of pictures, as in `train = train.txt`, got none")
+        stop(Kind.NO_IMAGES, Place(file), "expected a list of images, as in `train = train.txt`, got none")
     settings = YoloSettings(folder, file, {}, places, is_darknet=True)
     listed = settings.find(content.get("names", ""))
     if listed is None or not listed.is_file():
@@ -107,7 +107,7 @@ def _read_settings(file: Path, folder: Path) -> dict[str, Any] | None:
 
 
 def _tells(file: Path, content: dict[str, Any], guessed: dict[str, tuple[str, ...]]) -> bool:
-    """Whether it is about classes and pictures: a file of any other name may be a program's own settings."""
+    """Whether it is about classes and images: a file of any other name may be a program's own settings."""
     splits = {"train", "val"} & set(content)
     return bool("names" in content or splits) if file.stem == "data" else "names" in content and bool(splits or guessed)
 
@@ -139,7 +139,7 @@ def _check_count(count: Any, names: dict[int, str], place: Place, findings: Find
 
 
 def _guess_places(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Splits and their places, which are folders of pictures that have labels."""
+    """Splits and their places, which are folders of images that have labels."""
     pairs = [(f"images/{name}", f"labels/{name}", name) for name in _folders(folder / "images")]
     pairs += [(f"{name}/images", f"{name}/labels", name) for name in _folders(folder)]
     places = {SPLIT_NAMES[name.lower()]: (images,) for images, labels, name in pairs
