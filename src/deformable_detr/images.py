@@ -72,7 +72,7 @@ def read_image(source: ImageSource, *, upright: bool = True) -> UInt8[np.ndarray
     if torch is not None and isinstance(source, torch.Tensor):
         return _from_tensor(source)
     raise ImageError(f"image: expected a path, bytes, a Pillow image, an array or a tensor, "
-                       f"got {type(source).__name__}")
+                     f"got {type(source).__name__}")
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not is_image or array.size == 0:
         raise ImageError(f"image: expected a uint8 array (height, width, 3) of RGB or (height, width) of "
-                           f"grey, got {array.dtype} {array.shape}")
+                         f"grey, got {array.dtype} {array.shape}")
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.array(array, order="C")
@@ -180,7 +180,7 @@ def _from_tensor(tensor: "torch.Tensor") -> np.ndarray:
     is_image = tensor.ndim == 3 and tensor.shape[0] == 3 and tensor.numel() > 0
     if not is_image or not (whole or tensor.is_floating_point()):
         raise ImageError(f"image: expected a tensor (3, height, width) of uint8 or of floats in 0..1, "
-                           f"got {tensor.dtype} {tuple(tensor.shape)}")
+                         f"got {tensor.dtype} {tuple(tensor.shape)}")
     tensor = tensor.detach().cpu().permute(1, 2, 0)
     if whole:
         return np.array(tensor.numpy(), order="C")

@@ -44,7 +44,7 @@ class Preprocessing:
 
 
 def prepare_image(image: UInt8[np.ndarray, "h w 3"],
-                    preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
+                  preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
     """What the model sees of an image: resized and normalised."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     size = preprocessing.resized((pixels.shape[1], pixels.shape[2]))

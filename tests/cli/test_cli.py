@@ -117,7 +117,7 @@ def test_images_are_drawn_into_the_output_folder(folder: Path, weights: str, cap
 
 
 def test_without_an_output_folder_images_go_to_detections(folder: Path, weights: str,
-                                                            capsys: Captured) -> None:
+                                                          capsys: Captured) -> None:
     image().save("b.jpg")
     assert cli.main(["detect", "b.jpg", "--weights", weights, "--threshold", "1"]) == 0
     assert Path("detections/b.jpg").is_file()

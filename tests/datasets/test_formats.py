@@ -55,7 +55,7 @@ def test_every_layout_gives_the_same_targets(tmp_path: Path, layout: str) -> Non
 
 @pytest.mark.parametrize("layout", UNSPLIT)
 def test_without_splits_the_same_images_are_drawn_for_val(tmp_path: Path, layout: str,
-                                                            caplog: pytest.LogCaptureFixture) -> None:
+                                                          caplog: pytest.LogCaptureFixture) -> None:
     skip_without_pyarrow(layout)
     names, splits = bccd()
     UNSPLIT[layout](tmp_path, names, {"train": splits["train"]})

@@ -139,7 +139,7 @@ def plant_coco(folder: Path) -> list[Planted]:
         (Kind.BOX_TINY, here, "annotation 513"),
         (Kind.OBJECTS_MANY, here, "image 9"), (Kind.CLASS_ABSENT, here, "class 'unseen'"),
         (Kind.CLASS_RARE, here, "class 'Cell'"), (Kind.CLASS_RARE, here, "class 'bird'"),
-        (Kind.CLASS_RARE, here, "class 'dog'"), (Kind.IMAGES_EMPTY, here, None),
+        (Kind.CLASS_RARE, here, "class 'dog'"), (Kind.PICTURES_EMPTY, here, None),
         (Kind.CLASS_IMBALANCE, here, "class 'Cell'"), (Kind.CLASS_IMBALANCE, here, "class 'bird'"),
         (Kind.CLASS_ALIKE, here, "class 'cell'"), (Kind.IDS_SPARSE, here, None), (Kind.CLASSES_DIFFER, there, None)]
 
@@ -177,7 +177,7 @@ def plant_yolo(folder: Path) -> list[Planted]:
         (Kind.NAME_REFUSED, "labels/train/4.txt", None), (Kind.LABEL_ORPHAN, "labels/train/orphan.txt", None),
         (Kind.PICTURE_UNREADABLE, "images/train/text.png", None), (Kind.NAME_REFUSED, "images/train/loop", None),
         (Kind.PICTURE_MISSING, "images/train/nothing.png", None), (Kind.CLASS_COUNT, "data.yaml", "nc"),
-        (Kind.IMAGES_EMPTY, "data.yaml", None), (Kind.CLASS_RARE, "data.yaml", "class 'dog'")]
+        (Kind.PICTURES_EMPTY, "data.yaml", None), (Kind.CLASS_RARE, "data.yaml", "class 'dog'")]
 
 
 def plant_voc(folder: Path) -> list[Planted]:

@@ -25,7 +25,7 @@ def annotations() -> Annotations:
 
 def many(annotations: Annotations, count: int, width: int = 640, height: int = 480) -> Annotations:
     return replace(annotations, images=ImageList.of([ImageRecord(number, f"{number}.png", width, height)
-                                                         for number in range(count)]))
+                                                     for number in range(count)]))
 
 
 def test_without_a_flag_the_packaged_detector_learns_the_new_classes(

@@ -87,7 +87,7 @@ def test_other_classes_renew_only_the_class_heads(train: Train, tmp_path: Path, 
 
 
 def test_a_nan_stops_with_the_name_of_the_image(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+                                                capsys: pytest.CaptureFixture[str]) -> None:
     finite = Step._finite_losses
 
     def poisoned(self: Step, predictions: Predictions, targets: list, *others: Any) -> object:
@@ -188,7 +188,7 @@ def test_a_run_without_its_state_is_not_overwritten(tmp_path: Path, kept: str) -
 
 
 def test_a_bad_image_stops_with_its_name(train: Train, squares: Path, tmp_path: Path,
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+                                         capsys: pytest.CaptureFixture[str]) -> None:
     (squares / "images" / "3.png").write_text("no image")
     assert train("--out", tmp_path / "run", "--epochs", 1) == 1
     assert "3.png" in capsys.readouterr().err

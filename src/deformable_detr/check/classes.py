@@ -33,7 +33,7 @@ def check_classes(splits: Mapping[str, Annotations], faults: Mapping[str, BoxFau
         in_image = np.bincount(annotations.image_index[usable], minlength=len(annotations.images))
         num_empty = int((in_image == 0).sum())
         if num_empty > MOST * len(annotations.images):
-            findings.add(Kind.IMAGES_EMPTY, Place(annotations.file),
+            findings.add(Kind.PICTURES_EMPTY, Place(annotations.file),
                          f"{num_empty} of the {len(annotations.images)} images of {split} have no objects")
 
 

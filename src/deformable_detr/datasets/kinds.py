@@ -47,8 +47,8 @@ class Kind(Enum):
     PICTURE_TWICE = ("warning", "images listed twice", "list each image once, with all of its objects")
     PICTURE_UNLISTED = ("warning", "images without annotations, which are not used",
                         "annotate them, or list them as empty")
-    IMAGES_EMPTY = ("warning", "splits most of whose images have no objects",
-                      "look whether objects were lost; empty images are fine where they are meant")
+    PICTURES_EMPTY = ("warning", "splits most of whose images have no objects",
+                    "look whether objects were lost; empty images are fine where they are meant")
     LABEL_MISSING = ("warning", "images without a label file, taken for empty",
                      "an empty file says that an image is meant to be empty")
     LABEL_ORPHAN = ("warning", "label files without an image", "copy the image, or remove the file")

@@ -33,8 +33,8 @@ SURE = 0.5   # the score from which `ddetr detect` shows a detection
 
 
 def trace_images(model: DeformableDETR, images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-                   preprocessing: Preprocessing | None = None, names: Sequence[str] | None = None, *,
-                   every_layer: bool = False) -> list[Stage]:
+                 preprocessing: Preprocessing | None = None, names: Sequence[str] | None = None, *,
+                 every_layer: bool = False) -> list[Stage]:
     """`trace` for decoded images as one batch; without `preprocessing` they are normalised, but not resized.
 
     Detections lie in the images as they came. Raises ValueError where there is no image.

@@ -40,7 +40,7 @@ def _published(preprocessing: Preprocessing) -> ImageTransform:
         for side in SHORT_SIDES_BEFORE_CROP])
     crop = v2.Compose([before_crop, RandomCrop(*(scaled(side) for side in CROP_SIDES))])
     return ImageTransform(preprocessing, [v2.RandomHorizontalFlip(), v2.RandomApply([crop])],
-                            short_sides=[scaled(side) for side in SHORT_SIDES])
+                          short_sides=[scaled(side) for side in SHORT_SIDES])
 
 
 def _small(preprocessing: Preprocessing) -> ImageTransform:
@@ -63,7 +63,7 @@ def _strong(preprocessing: Preprocessing) -> ImageTransform:
     # Images that are put together have been cut and scaled already.
     together = Mosaic(MOSAIC_CHANCE, ImageTransform(preprocessing, [flip], colours=colours))
     return ImageTransform(preprocessing, [flip, scale], scales=CANVAS_SCALES, colours=colours, mosaic=together,
-                            plain=_small(preprocessing))
+                          plain=_small(preprocessing))
 
 
 def _ground(preprocessing: Preprocessing) -> tuple[int, ...]:

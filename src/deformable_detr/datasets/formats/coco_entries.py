@@ -23,7 +23,7 @@ def read_category(entry: Entry) -> tuple[int, str]:
 def read_image(entry: Entry) -> ImageRecord:
     """The image. Raises EntryError."""
     return ImageRecord(read_id(entry, "id"), _text(entry, "file_name"), _extent(entry, "width"),
-                   _extent(entry, "height"))
+                       _extent(entry, "height"))
 
 
 def read_object(entry: Entry, label: int | None, image: int | None, category_ids: list[int]) -> Row:
