@@ -30,7 +30,7 @@ def test_draws_every_packaged_image_and_tells_what_it_found(tmp_path: Path, caps
     (["demo", "--device", "abacus"], "abacus"),
     (["demo", "--threshold", "2"], "threshold"),
     (["demo", "photo.jpg"], "photo.jpg"),
-    (["demo", "--out", __file__], "test_cli_demo"),
+    (["demo", "--out", __file__], "test_demo"),
 ])
 def test_wrong_calls(call: list[str], message: str, capsys: Captured) -> None:
     assert cli.main(call) == 2

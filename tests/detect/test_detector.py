@@ -150,7 +150,7 @@ def test_weights_and_devices_that_are_not_there(weights: Path, tmp_path: Path,
 
 
 def test_packaged_weights(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deformable_detr.detect.detector.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("deformable_detr.weights.sources.resources.files", lambda package: tmp_path)
     with pytest.raises(WeightsError, match="carries no 'demo' weights"):
         Detector("demo")
     (tmp_path / "assets").mkdir()

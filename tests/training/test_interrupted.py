@@ -134,7 +134,7 @@ def test_other_settings_are_named_or_forced(train: Train, tmp_path: Path,
     assert train(*changed) == 2
     error = capsys.readouterr().err
     assert "recipe.learning_rate: the run has 0.0002, got 0.1" in error
-    assert "step.images: the run has 3, got 2" in error
+    assert "step.pictures: the run has 3, got 2" in error
     assert train(*changed, "--force") == 0
     assert "going on with another setting: recipe.learning_rate" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ import deformable_detr
 Flags = list[str]
 
 DISTURBED = Path(__file__).parent / "disturbed.py"
-PACKAGED_IMAGES = Path(deformable_detr.__file__).parent / "assets" / "images"
+PACKAGED_IMAGES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
 PACKAGED_TRUTH = Path(__file__).parents[1] / "fixtures" / "aquarium.json"   # of these images
 
 

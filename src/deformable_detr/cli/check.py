@@ -140,8 +140,8 @@ def _print_text(checkup: "Checkup", show: int) -> None:
         console.width = UNBROKEN
     console.print(Text(f"{checkup.data}: {checkup.format or 'not read'}"))
     for split, numbers in checkup.to_dict()["splits"].items():
-        console.print(Text(f"  {split:<6}{numbers['images']:>9} images{numbers['objects']:>10} objects"
-                           f"{numbers['empty_images']:>9} images without objects"))
+        console.print(Text(f"  {split:<6}{numbers['pictures']:>9} images{numbers['objects']:>10} objects"
+                           f"{numbers['empty_pictures']:>9} images without objects"))
     if checkup.is_drawn:
         console.print(Text("  there is no val: it is drawn from train, always the same images"))
     for kind, count, found in checkup.findings.groups():
