@@ -1,13 +1,19 @@
-"""What travels between the parts keeps its promises."""
+"""The tensor structures, detections and preprocessing."""
+
+import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from deformable_detr import Detections, ImageBatch
+from deformable_detr.detections import best_detections
 from deformable_detr.preprocessing import Preprocessing
-from deformable_detr.structures import Predictions, Proposals, Pyramid, to_device
+from deformable_detr.structures import Features, Predictions, Proposals, Pyramid, to_device
 
 
 def test_batch_is_padded_right_and_bottom() -> None:
@@ -90,8 +96,86 @@ def detections(predictions: Predictions) -> Detections:
 def test_plain_numbers_for_json(detections: Detections) -> None:
     as_dict = detections.to_dict(category_ids=[1, 18, 44, 90])
     assert (as_dict["width"], as_dict["height"]) == (200, 100)
-    assert as_dict["detections"][1] == {"label": 90, "name": "d", "score": 0.8808, "box": [80.0, 30.0, 120.0, 70.0]}
-    assert detections.to_dict()["detections"][1]["label"] == 3
+    found = {"label": 3, "name": "d", "score": 0.8808, "box": [80.0, 30.0, 120.0, 70.0]}
+    assert as_dict["detections"][1] == {**found, "category_id": 90}
+    assert detections.to_dict()["detections"][1] == found
+
+
+def test_detections_are_a_sequence(detections: Detections) -> None:
+    first, second = detections
+    assert (first.name, first.label, first.score) == ("b", 1, pytest.approx(0.9526, abs=1e-4))
+    np.testing.assert_array_equal(second.box, detections.boxes[1])
+    for index in (1, -1, np.int64(1), torch.tensor(1)):
+        assert detections[index].label == 3
+    with pytest.raises(IndexError):
+        detections[2]
+    with pytest.raises(TypeError):
+        detections[0.5]
+    for several in ([1, 0], np.array([1, 0]), slice(None, None, -1), torch.tensor([1, 0])):
+        assert detections[several].names == ["d", "b"]
+        assert detections[several].image_size == (100, 200)
+    for one in ([False, True], detections.labels == 3, slice(1, 9), torch.tensor([False, True])):
+        assert detections[one].labels.tolist() == [3]
+    for none in ([], slice(0), detections.scores > 1, np.zeros(0, np.int64)):
+        assert len(detections[none]) == 0
+        assert detections[none].boxes.shape == (0, 4)
+    assert list(detections[:0]) == []
+
+
+def test_detections_are_shown_as_a_table(detections: Detections) -> None:
+    assert repr(detections).splitlines() == [
+        "Detections: 2 in 200 x 100 pixels",
+        "   score  name        x0       y0       x1       y1",
+        "   0.953  b         80.0     30.0    120.0     70.0",
+        "   0.881  d         80.0     30.0    120.0     70.0"]
+    assert repr(detections[:0]) == "Detections: 0 in 200 x 100 pixels"
+    many = detections[[0] * 13]
+    assert repr(many).splitlines()[-1].strip() == "... and 3 more"
+    evil = Detections(many.boxes, many.scores, many.labels, ["\x1b[2J\n"] * 13, many.image_size)
+    assert "\x1b" not in repr(evil)
+    assert len(repr(evil).splitlines()) == 13
+
+
+def test_structures_are_shown_by_shapes_and_ranges() -> None:
+    batch = ImageBatch.from_images([torch.linspace(-1, 2, 60).reshape(3, 4, 5), torch.zeros(3, 2, 5)])
+    assert repr(batch).splitlines() == [
+        "ImageBatch(", "    images=float32 (2, 3, 4, 5) -1..2,", "    padding=bool (2, 4, 5) 25.0% True,",
+        "    sizes=((4, 5), (2, 5)),", ")"]
+    nested = Predictions(torch.full((1, 2, 3, 4), torch.nan), torch.zeros(1, 2, 3, 4).bfloat16(),
+                         Proposals(torch.zeros(2, 0, 4), torch.zeros(2, 0, 4, device="meta")))
+    assert repr(nested).splitlines() == [
+        "Predictions(", "    logits=float32 (1, 2, 3, 4) nan..nan,", "    boxes=bfloat16 (1, 2, 3, 4) 0..0,",
+        "    proposals=Proposals(", "        logits=float32 (2, 0, 4),", "        boxes=float32 (2, 0, 4) meta,",
+        "        chosen=None,", "    ),", "    extra=None,", "    no_object=False,", ")"]
+    features = Features((torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1)), torch.zeros(1, 9, 9, dtype=torch.bool))
+    assert "maps=(float32 (1, 1, 2, 2) 0..0, float32 (1, 1, 1, 1) 1..1)" in repr(features)
+    with FakeTensorMode():
+        assert "images=float32 (1, 3, 2, 2)," in repr(ImageBatch.from_images([torch.zeros(3, 2, 2)]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("part", ["logits", "boxes"])
+@pytest.mark.parametrize("nms_threshold", [1.0, 0.5])
+def test_predictions_that_are_not_finite_are_no_detections(predictions: Predictions, part: str, value: float,
+                                                           nms_threshold: float) -> None:
+    broken = replace(predictions, **{part: getattr(predictions, part).clone()})
+    assert broken.are_finite()
+    getattr(broken, part)[-1, 1, 2, 3] = value
+    assert not broken.are_finite()
+    with pytest.raises(ValueError, match="predictions: expected finite scores and boxes"):
+        broken.detections([(9, 9), (9, 9)], nms_threshold=nms_threshold)
+    first = replace(predictions, **{part: getattr(predictions, part).clone()})
+    getattr(first, part)[0, 1, 2, 3] = value    # not the result
+    assert first.are_finite()
+
+
+def test_scores_that_are_not_finite_are_no_detections() -> None:
+    scores, boxes = torch.full((1, 50, 3), 0.5), torch.rand(1, 50, 4)
+    scores[0, 49, 2] = torch.nan
+    with pytest.raises(ValueError, match="predictions: expected finite"):
+        best_detections(scores, boxes, [(9, 9)], top_k=2)
+    with pytest.raises(ValueError, match="predictions: expected finite"):
+        best_detections(torch.full((1, 50, 3), 0.5), torch.full((1, 50, 4), torch.inf), [(9, 9)], top_k=2)
 
 
 def test_threshold_keeps_what_reaches_it(detections: Detections) -> None:
@@ -117,7 +201,7 @@ def test_predictions_are_suppressed_where_asked(predictions: Predictions) -> Non
     kept = predictions.detections(sizes, nms_threshold=0.7)[0]
     assert sorted(kept.labels.tolist()) == [0, 1, 2, 3]
     assert kept.scores[0] == predictions.detections(sizes)[0].scores[0]
-    assert len(predictions.detections(sizes, top_k=4, nms_threshold=0.7)[0]) == 4   # chosen behind the suppression
+    assert len(predictions.detections(sizes, top_k=4, nms_threshold=0.7)[0]) == 4   # chosen after the suppression
 
 
 @pytest.mark.filterwarnings("ignore:OpenCV")
@@ -131,15 +215,40 @@ def test_supervision_takes_them(detections: Detections) -> None:
     assert taken["class_name"].tolist() == ["b", "d"]
 
 
-@pytest.mark.parametrize(("size", "resized"), [
-    ((480, 640), (800, 1066)), ((640, 480), (1066, 800)), ((100, 100), (800, 800)),
-    ((480, 1920), (333, 1332)), ((1, 4000), (1, 1333)), ((1, 1), (800, 800))])
-def test_resizing_is_the_published_one(size: tuple[int, int], resized: tuple[int, int]) -> None:
-    assert Preprocessing().resized(size) == resized
+def published_size(image_size: tuple[int, int], size: int, max_size: int) -> tuple[int, int]:
+    """The published rule: `get_size_with_aspect_ratio`, on width and height."""
+    height, width = image_size
+    shorter, longer = float(min(width, height)), float(max(width, height))
+    if longer / shorter * size > max_size:
+        size = round(max_size * shorter / longer)
+    if (width <= height and width == size) or (height <= width and height == size):
+        return height, width
+    if width < height:
+        return int(size * height / width), size
+    return size, int(size * width / height)
 
 
-@pytest.mark.parametrize("changes", [{"size": 0}, {"size": 900, "max_size": 800}, {"divisor": 0},
-                                     {"deviation": (1.0, 0.0, 1.0)}])
+@pytest.mark.parametrize(("size", "max_size"), [(800, 1333), (768, 1333), (480, 1333), (384, 640), (600, 600)])
+def test_resizing_is_the_published_one(size: int, max_size: int) -> None:
+    preprocessing = Preprocessing(size, max_size)
+    sides = [1, 2, 3, 13, 60, 139, 140, 333, 480, 629, 640, 800, 1333, 1334, 4000]
+    for image_size in itertools.product(sides, sides):
+        if max(image_size) < 2 * max_size * min(image_size):    # else it gives no pixels
+            assert preprocessing.resized(image_size) == published_size(image_size, size, max_size), image_size
+
+
+@pytest.mark.parametrize(("image_size", "size", "resized"), [
+    ((480, 640), 800, (800, 1066)), ((100, 100), 800, (800, 800)), ((480, 1920), 800, (333, 1332)),
+    ((140, 629), 768, (297, 1334)), ((629, 140), 800, (1334, 297)), ((1, 1), 800, (800, 800)),
+    ((1, 4000), 800, (1, 1333)), ((4000, 1), 800, (1333, 1)), ((1, 120_000_000), 800, (1, 1333))])
+def test_resized_sizes(image_size: tuple[int, int], size: int, resized: tuple[int, int]) -> None:
+    assert Preprocessing(size).resized(image_size) == resized
+
+
+@pytest.mark.parametrize("changes", [
+    {"size": 0}, {"size": 900, "max_size": 800}, {"divisor": 0}, {"deviation": (1.0, 0.0, 1.0)},
+    {"deviation": (1.0, 1e-320, 1.0)}, {"mean": (0.0, 1e308, 0.0)}, {"mean": (math.nan, 0.0, 0.0)},
+    {"deviation": (1.0, math.inf, 1.0)}])
 def test_impossible_preprocessing(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="preprocessing"):
         Preprocessing(**changes)  # type: ignore[arg-type]

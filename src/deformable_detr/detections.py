@@ -1,8 +1,9 @@
-"""Predictions to detections: the best scores over queries and classes, in pixels."""
+"""From scores and boxes in [0, 1] to detections: the best over queries and classes, in pixels."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy
-from deformable_detr.structures import ImageSize, Predictions
+from deformable_detr.text import printable
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -18,10 +19,28 @@ if TYPE_CHECKING:
 
     from deformable_detr.images import ImageSource
 
+ImageSize = tuple[int, int]   # (height, width)
+
+SHOWN_ROWS = 10     # of a table
+NOT_FINITE = "predictions: expected finite scores and boxes, got NaN or infinity; the weights may be damaged"
+
 
 @dataclass(frozen=True)
+class Detection:
+    """One object found in an image."""
+
+    box: Float[np.ndarray, "4"]     # float32, xyxy in pixels of the upright image
+    score: float                    # in [0, 1]
+    label: int                      # class index
+    name: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """Objects found in one image, best first, as NumPy arrays."""
+    """The objects found in one image, best first, as NumPy arrays.
+
+    Iterating yields each `Detection`, as does an integer index; a slice, a mask or several indices give Detections.
+    """
 
     boxes: Float[np.ndarray, "T 4"]         # float32, xyxy in pixels of the upright image
     scores: Float[np.ndarray, "T"]          # float32, in [0, 1]
@@ -32,16 +51,47 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __iter__(self) -> Iterator[Detection]:
+        return map(self._one, range(len(self)))
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> "Detections": ...
+
+    def __getitem__(self, index: Any) -> "Detection | Detections":
+        rows = np.arange(len(self))
+        if isinstance(index, slice):
+            return self._only(rows[index])
+        if np.ndim(index) == 0:
+            return self._one(int(rows[operator.index(index)]))
+        chosen = np.asarray(index)
+        return self._only(rows[chosen] if len(chosen) else rows[:0])    # NumPy takes an empty list for floats
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        names = [printable(name) for name in ("name", *self.names[:SHOWN_ROWS])]
+        longest = max(map(len, names))
+        lines = [f"{'score':>8}  {names[0]:<{longest}} " + "".join(f"{edge:>9}" for edge in ("x0", "y0", "x1", "y1"))]
+        lines += [f"{each.score:8.3f}  {name:<{longest}} " + "".join(f"{edge:9.1f}" for edge in each.box)
+                  for each, name in zip(self[:SHOWN_ROWS], names[1:], strict=True)]
+        lines += [f"     ... and {len(self) - SHOWN_ROWS} more"] if len(self) > SHOWN_ROWS else []
+        return "\n".join([f"Detections: {len(self)} in {width} x {height} pixels", *(lines if len(self) else [])])
+
     def above(self, threshold: float) -> "Detections":
-        """Those whose score is at least `threshold`."""
+        """The detections with a score of at least `threshold`."""
         return self._only(np.flatnonzero(self.scores >= threshold))
 
     def suppressed(self, threshold: float, top_k: int | None = None) -> "Detections":
-        """Without those that overlap a better one of their class by an IoU above `threshold`; the `top_k` best."""
+        """The `top_k` best that remain without those whose IoU with a better one of their class exceeds `threshold`."""
         from torchvision.ops import batched_nms
 
         boxes, scores, labels = map(torch.from_numpy, (self.boxes, self.scores, self.labels))
         return self._only(batched_nms(boxes, scores, labels, threshold)[:top_k].numpy())
+
+    def _one(self, row: int) -> Detection:
+        return Detection(self.boxes[row], float(self.scores[row]), int(self.labels[row]), self.names[row])
 
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
@@ -55,38 +105,73 @@ class Detections:
         return draw_boxes(image, self.boxes, captions, self.labels)
 
     def to_dict(self, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """Plain numbers for JSON; `label` is the class index, or its id where `category_ids` maps it."""
+        """Plain numbers for JSON: `label` is the class index; the class's entry of `category_ids` is `category_id`."""
         height, width = self.image_size
-        found = [{"label": int(category_ids[label] if category_ids else label), "name": name,
-                  "score": round(float(score), 4), "box": [round(float(edge), 2) for edge in box]}
-                 for box, score, label, name in zip(self.boxes, self.scores, self.labels, self.names, strict=True)]
+        found = [{"label": each.label, "name": each.name, "score": round(each.score, 4),
+                  "box": [round(float(edge), 2) for edge in each.box],
+                  **({} if category_ids is None else {"category_id": int(category_ids[each.label])})}
+                 for each in self]
         return {"width": width, "height": height, "detections": found}
 
     def to_supervision(self) -> "supervision.Detections":
-        """The same as `supervision.Detections`; needs `pip install supervision`."""
+        """As `supervision.Detections`; needs `pip install supervision`."""
         import supervision
 
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels,
                                       data={"class_name": np.array(self.names, dtype=str)})
 
 
-def detections_of(predictions: Predictions, image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int,
-                  names: Sequence[str] | None, nms_threshold: float) -> list[Detections]:
-    """See `Predictions.detections`."""
-    _, batch, num_queries, num_classes = predictions.logits.shape
+@dataclass(frozen=True)
+class Postprocessing:
+    """How predictions become detections; kept with the weights.
+
+    Attributes:
+        threshold: The lowest score of a detection that is shown, unless the caller gives another.
+        nms_threshold: Of two boxes of a class with a higher IoU only the better one is kept, as in DETA (arXiv
+            2212.06137), for short trainings that leave objects boxed twice; 1 keeps both, as published.
+    """
+
+    threshold: float = 0.5
+    nms_threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: expected a value in [0, 1], got {self.threshold}")
+        if not 0 < self.nms_threshold <= 1:
+            raise ValueError(f"nms_threshold: expected a value in (0, 1], got {self.nms_threshold}")
+
+
+PUBLISHED = Postprocessing()
+
+
+def best_detections(scores: Float[Tensor, "B Q K"], boxes: Float[Tensor, "B Q 4"],
+                    image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
+                    names: Sequence[str] | None = None, nms_threshold: float = 1.0, *,
+                    one_class_each: bool = False) -> list[Detections]:
+    """The `top_k` highest scores over query x class of each image, best first; see `Predictions.detections`.
+
+    Raises ValueError for scores or boxes that are not finite.
+    """
+    batch, _, num_classes = scores.shape
     sizes = [(int(height), int(width)) for height, width in image_sizes]
     if len(sizes) != batch:
         raise ValueError(f"image_sizes: expected {batch} (height, width) pairs, got {len(sizes)}")
     if names is not None and len(names) != num_classes:
         raise ValueError(f"names: expected {num_classes} names, one a class, got {len(names)}")
-    scores = predictions.logits[-1].float().sigmoid().flatten(1)
-    num_candidates = top_k if nms_threshold == 1 else num_queries * num_classes
-    scores, order = scores.topk(min(num_candidates, num_queries * num_classes), dim=1)
-    boxes = cxcywh_to_xyxy(predictions.boxes[-1].float())
-    boxes = boxes.gather(1, (order // num_classes)[..., None].expand(-1, -1, 4))
-    boxes = boxes * boxes.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
-    arrays = (tensor.detach().cpu().numpy() for tensor in (boxes, scores, order % num_classes))
+    labels = torch.arange(num_classes, device=scores.device).expand_as(scores)
+    if one_class_each:
+        scores, labels = scores.max(-1, keepdim=True)
+    candidates = scores.flatten(1)
+    num_kept = min(top_k, candidates.shape[1]) if nms_threshold == 1 else candidates.shape[1]
+    best, order = candidates.topk(num_kept, dim=1)
+    corners = cxcywh_to_xyxy(boxes.float())
+    corners = corners.gather(1, (order // scores.shape[2])[..., None].expand(-1, -1, 4))
+    corners = corners * corners.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
+    arrays = [tensor.detach().cpu().numpy() for tensor in (corners, best, labels.flatten(1).gather(1, order))]
+    if not all(np.isfinite(array).all() for array in arrays):   # NaN comes first in topk, so none is overlooked
+        raise ValueError(NOT_FINITE)
     class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
     found = [Detections(box, score, label, [class_names[index] for index in label], size)
              for box, score, label, size in zip(*arrays, sizes, strict=True)]
     return found if nms_threshold == 1 else [detections.suppressed(nms_threshold, top_k) for detections in found]
+

@@ -1,4 +1,4 @@
-"""An image becomes what a model was trained on: resized and normalised."""
+"""From an image to the model's input: resized and normalised."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,22 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from deformable_detr.structures import ImageSize
+from deformable_detr.text import quoted
+
+LARGEST_COLOUR = 1000       # of a mean or deviation of colours in [0, 1]
+SMALLEST_DEVIATION = 1e-6   # a float32 that is divided by less may become infinite
+
+LONGEST = 5 / 3     # max_size to size, nearly as published (1333 to 800)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes what the model was trained on; kept with the weights.
+    """How images are resized and normalised for a model; kept with its weights.
 
-    The short side is resized to `size` unless the long side would pass `max_size`; colours in [0, 1] are
+    The short side is resized to `size` pixels, or fewer if the long side would exceed `max_size`: as published that
+    short side is rounded, so the long one may exceed `max_size` by a little (1334 for 1333). Colours in [0, 1] are
     normalised by `mean` and `deviation`; both sides of a batch are padded to multiples of `divisor`.
+    Raises ValueError for values that no image can be prepared with.
     """
 
     size: int = 800
@@ -30,28 +38,39 @@ class Preprocessing:
             raise ValueError(f"preprocessing: expected 1 <= size <= max_size, got {self.size} and {self.max_size}")
         if self.divisor < 1:
             raise ValueError(f"preprocessing: divisor must be at least 1, got {self.divisor}")
-        if min(self.deviation) <= 0:
-            raise ValueError(f"preprocessing: deviation must be positive, got {self.deviation}")
+        for name, values in (("mean", self.mean), ("deviation", self.deviation)):
+            if len(values) != 3 or not all(abs(value) <= LARGEST_COLOUR for value in values):   # NaN neither
+                raise ValueError(f"preprocessing: {name}: expected 3 numbers up to {LARGEST_COLOUR}, "
+                                 f"got {quoted(values)}")
+        if min(self.deviation) < SMALLEST_DEVIATION:
+            raise ValueError(f"preprocessing: deviation: expected at least {SMALLEST_DEVIATION}, got {self.deviation}")
 
     def resized(self, image_size: ImageSize) -> ImageSize:
-        """(height, width) after resizing an image of `image_size`."""
+        """(height, width) after resizing an image of `image_size`, as published (`get_size_with_aspect_ratio`)."""
         short, long = min(image_size), max(image_size)
         target = self.size
         if long * target > self.max_size * short:
-            target = max(1, round(self.max_size * short / long))
-        height, width = (max(1, min(self.max_size, int(target * extent / short))) for extent in image_size)
+            target = round(self.max_size * short / long)
+        if target == 0:     # the published rule has no answer for a strip this thin
+            return (1, self.max_size) if image_size[0] == short else (self.max_size, 1)
+        height, width = (int(target * extent / short) for extent in image_size)
         return height, width
+
+
+def usual_max_size(size: int) -> int:
+    """The `max_size` of a preprocessing of which only the size is known."""
+    return max(size, round(size * LONGEST))
 
 
 def prepare_image(image: UInt8[np.ndarray, "h w 3"],
                   preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
-    """What the model sees of an image: resized and normalised."""
+    """The model's input for an RGB image."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     size = preprocessing.resized((pixels.shape[1], pixels.shape[2]))
     return normalised(v2.functional.resize(pixels, list(size)), preprocessing)
 
 
 def normalised(image: UInt8[Tensor, "3 H W"], preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
-    """Colours 0..255 to floats of mean 0 and deviation 1 over the training images."""
+    """Colours in 0..255 as floats with the mean and the deviation that the backbone expects."""
     values = v2.functional.to_dtype(image, torch.float32, scale=True)
     return v2.functional.normalize(values, list(preprocessing.mean), list(preprocessing.deviation))
