@@ -1,4 +1,4 @@
-"""Boxes and points on an image, from plain arrays. Lines and letters follow the size of the image."""
+"""Boxes with captions on an image, from plain arrays; lines and letters grow with the image."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,18 +6,19 @@ from functools import lru_cache
 import numpy as np
 import PIL.Image
 from jaxtyping import Int, Num
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
+from deformable_detr.fonts import Lettering, lettering
 from deformable_detr.images import ImageSource, read_image
 
 Colour = tuple[int, int, int]
-Rectangle = tuple[int, int, int, int]   # x0, y0, x1, y1 in whole pixels, both ends inside
+Rectangle = tuple[int, int, int, int]   # x0, y0, x1, y1 in whole pixels, both corners included
 
-LIGHTNESS = (0.72, 0.60, 0.82)   # of neighbouring classes; OKLab, 0 black to 1 white
-MAX_LETTERS = 40   # of a class in a caption: each takes time to be measured, and Pillow refuses very many
+LIGHTNESS = (0.72, 0.60, 0.82)   # of classes in turn; OKLab, 0 black to 1 white
+MAX_LETTERS = 40   # of a name in a caption: measuring each takes time, and Pillow refuses very many
 SCORE_LETTERS = len(" 0.99")
 CHROMA = 0.17
-GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # successive hues never come near one another
+GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # keeps the hues of successive classes apart
 
 OKLAB_TO_LMS = np.array([[1, 0.3963377774, 0.2158037573],
                          [1, -0.1055613458, -0.0638541728],
@@ -31,9 +32,9 @@ def draw_boxes(image: ImageSource, boxes: Num[np.ndarray, "T 4"], captions: Sequ
                classes: Int[np.ndarray, "T"]) -> PIL.Image.Image:
     """The upright image with a box and a caption for each row, in the colour of its class.
 
-    `boxes` are xyxy in pixels, the most important first: it lies on top. A box that is not finite, turned
-    inside out or outside of the image is left out; so is a caption for which the image is too small.
-    Raises ImageError for a bad image and ValueError when the arrays do not fit together.
+    `boxes` are xyxy in pixels, the most important first: it is drawn on top. Boxes that are not finite, have their
+    corners swapped or are outside the image are left out, and so are captions wider than the image. Letters that no
+    font has are drawn as code points (U+732B). Raises ImageError for a bad image, ValueError if the lengths differ.
     """
     if boxes.shape != (len(captions), 4) or classes.shape != (len(captions),):
         raise ValueError(f"expected as many boxes (N, 4) and classes (N,) as captions, got {boxes.shape}, "
@@ -43,10 +44,10 @@ def draw_boxes(image: ImageSource, boxes: Num[np.ndarray, "T 4"], captions: Sequ
 
 def draw_coloured(image: ImageSource, boxes: Num[np.ndarray, "T 4"], captions: Sequence[str],
                   colours: Sequence[Colour]) -> PIL.Image.Image:
-    """As `draw_boxes`, with a colour for each box; one of each a box."""
+    """As `draw_boxes`, with a colour for each box."""
     canvas = PIL.Image.fromarray(read_image(image))
     rectangles = [_inside(box, canvas.size) for box in boxes]
-    shown = [(rectangle, _one_line(caption), colour)
+    shown = [(rectangle, _caption(caption), colour)
              for rectangle, caption, colour in zip(rectangles, captions, colours, strict=True) if rectangle]
     draw = ImageDraw.Draw(canvas)
     for rectangle, _, colour in reversed(shown):
@@ -55,33 +56,9 @@ def draw_coloured(image: ImageSource, boxes: Num[np.ndarray, "T 4"], captions: S
     return canvas
 
 
-def draw_points(image: ImageSource, points: Num[np.ndarray, "P 2"],
-                weights: Num[np.ndarray, "P"] | None = None,
-                classes: Int[np.ndarray, "P"] | None = None) -> PIL.Image.Image:
-    """The upright image with a disc at each point (x, y in pixels), in the colour of its class.
-
-    The area of a disc follows its weight beside the largest weight; without `weights` all are equal, without
-    `classes` all have one colour. Left out: points and weights that are not finite, weights of 0 or less.
-    Raises ImageError for a bad image and ValueError when the arrays do not fit together.
-    """
-    weights = np.ones(len(points)) if weights is None else weights
-    classes = np.zeros(len(points), dtype=np.int64) if classes is None else classes
-    if points.shape != (len(weights), 2) or classes.shape != (len(weights),):
-        raise ValueError(f"expected as many points (N, 2) and classes (N,) as weights (N,), "
-                         f"got {points.shape}, {classes.shape} and {weights.shape}")
-    canvas = PIL.Image.fromarray(read_image(image))
-    visible = np.isfinite(points).all(axis=1) & np.isfinite(weights) & (weights > 0)
-    largest = 4 * _line_width(canvas.size)
-    top = max(weights[visible], default=1)
-    for index in sorted(np.flatnonzero(visible), key=lambda point: -weights[point]):   # the small ones on top
-        radius = max(2, round(largest * float(weights[index] / top) ** 0.5))
-        _paste_disc(canvas, points[index], radius, colour_of(int(classes[index])))
-    return canvas
-
-
 @lru_cache(maxsize=1024)
 def colour_of(index: int) -> Colour:
-    """The colour of a class: hues a golden angle apart at three lightnesses, so that all differ."""
+    """The colour of a class index: hues a golden angle apart at three lightnesses."""
     hue = 0.45 + index * GOLDEN_ANGLE
     oklab = np.array([LIGHTNESS[index % len(LIGHTNESS)], CHROMA * np.cos(hue), CHROMA * np.sin(hue)])
     linear = (LMS_TO_LINEAR_RGB @ (OKLAB_TO_LMS @ oklab) ** 3).clip(0, 1)
@@ -90,9 +67,14 @@ def colour_of(index: int) -> Colour:
     return red, green, blue
 
 
-def _one_line(caption: str) -> str:
-    """A caption without line breaks, cut before its end where it is long: a score stands there."""
-    line = " ".join(caption.split())
+def _caption(text: str) -> Lettering:
+    """A caption in one line that is not too long, with its font."""
+    lettered = lettering(_shortened(" ".join(text.split())))
+    return Lettering(_shortened(lettered.text), lettered.file)   # code points are longer than their letters
+
+
+def _shortened(line: str) -> str:
+    """A long line without its middle: a score is at its end."""
     return line if len(line) <= MAX_LETTERS + SCORE_LETTERS else line[:MAX_LETTERS] + line[-SCORE_LETTERS:]
 
 
@@ -101,7 +83,7 @@ def _line_width(size: tuple[int, int]) -> int:
 
 
 def _inside(box: np.ndarray, size: tuple[int, int]) -> Rectangle | None:
-    """The visible part of a box in whole pixels, None where there is none."""
+    """The part of a box within the image in whole pixels, None if there is none."""
     width, height = size
     x0, y0, x1, y1 = (float(edge) for edge in box)
     visible = x0 <= x1 and y0 <= y1 and x0 <= width and y0 <= height and min(x1, y1) >= 0
@@ -112,7 +94,7 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> Rectangle | None:
 
 
 def _outline(draw: ImageDraw.ImageDraw, rectangle: Rectangle, colour: Colour) -> None:
-    """A coloured line between two thin dark ones, visible on any ground."""
+    """A coloured line between two thin dark ones, visible on any background."""
     line = _line_width(draw.im.size)
     x0, y0, x1, y1 = rectangle
     shade = tuple(channel // 4 for channel in colour)
@@ -120,26 +102,27 @@ def _outline(draw: ImageDraw.ImageDraw, rectangle: Rectangle, colour: Colour) ->
     draw.rectangle(rectangle, outline=colour, width=line)
 
 
-def _write_captions(draw: ImageDraw.ImageDraw, shown: Sequence[tuple[Rectangle, str, Colour]]) -> None:
-    """A filled tag a caption, at whichever place about its box is the least taken by better ones."""
+def _write_captions(draw: ImageDraw.ImageDraw, shown: Sequence[tuple[Rectangle, Lettering, Colour]]) -> None:
+    """A filled tag for each caption, at the place around its box that overlaps the tags before it least."""
     size = draw.im.size
-    font = ImageFont.load_default(max(11, round(0.026 * (size[0] * size[1]) ** 0.5)))
+    letter_size = max(11, round(0.026 * (size[0] * size[1]) ** 0.5))
     margin = _line_width(size)
-    height = round(font.getbbox("Ég")[3]) + margin   # from the accent to the tail
     taken = np.zeros((0, 4), dtype=np.int64)
     for rectangle, caption, colour in shown:
-        tag = round(font.getlength(caption)) + 2 * margin, height
-        if not caption or tag[0] > size[0] or tag[1] > size[1]:
+        font = caption.font(letter_size)
+        height = round(max(font.getbbox("Ég")[3], font.getbbox(caption.text)[3]))   # from the accent to the tail
+        tag = round(font.getlength(caption.text)) + 2 * margin, height + margin
+        if not caption.text or tag[0] > size[0] or tag[1] > size[1]:
             continue
         places = _places(rectangle, tag, size)
         x0, y0, x1, y1 = place = places[_overlaps(places, taken).argmin()].tolist()
         taken = np.concatenate([taken, [place]])
         draw.rectangle((x0, y0, x1, y1), fill=colour)
-        draw.text((x0 + margin, y0), caption, font=font, fill=_readable_on(colour))
+        draw.text((x0 + margin, y0), caption.text, font=font, fill=_readable_on(colour))
 
 
 def _places(rectangle: Rectangle, tag: tuple[int, int], size: tuple[int, int]) -> Int[np.ndarray, "places 4"]:
-    """Where a tag may stand, the best first, pushed into the image: above, within, below; left, right."""
+    """Where a tag may go, best first, moved into the image: above the box, within, below; at its left, its right."""
     x0, y0, x1, y1 = rectangle
     width, height = tag
     corners = [(x, y) for y in (y0 - height, y0, y1, y1 - height) for x in (x0, x1 - width + 1)]
@@ -149,7 +132,7 @@ def _places(rectangle: Rectangle, tag: tuple[int, int], size: tuple[int, int]) -
 
 def _overlaps(places: Int[np.ndarray, "places 4"],
               taken: Int[np.ndarray, "T 4"]) -> Int[np.ndarray, "places"]:
-    """How many pixels each place has in common with all that are taken."""
+    """How many pixels of each place are taken, counted once for each tag there."""
     first = np.maximum(places[:, None, :2], taken[None, :, :2])
     last = np.minimum(places[:, None, 2:], taken[None, :, 2:])
     return (last - first + 1).clip(0).prod(axis=2).sum(axis=1)
@@ -158,24 +141,3 @@ def _overlaps(places: Int[np.ndarray, "places 4"],
 def _readable_on(colour: Colour) -> Colour:
     red, green, blue = colour
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
-
-
-def _paste_disc(canvas: PIL.Image.Image, centre: np.ndarray, radius: int, colour: Colour) -> None:
-    """A disc with a white rim and smooth edges; what lies outside of the image is cut off."""
-    if np.abs(centre).max() > max(canvas.size) + radius:   # far outside: Pillow's coordinates are 32-bit
-        return
-    left, top = (round(float(place)) - radius for place in centre)
-    rim, disc = _disc_masks(radius)
-    canvas.paste((255, 255, 255), (left, top), rim)
-    canvas.paste(colour, (left, top), disc)
-
-
-@lru_cache(maxsize=256)
-def _disc_masks(radius: int) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-    """Coverage of a disc, with and without its rim, as images of side 2 x radius + 1."""
-    side = 2 * radius + 1
-    y, x = np.mgrid[:side, :side]
-    distance = np.hypot(x - radius, y - radius)
-    rim = max(1.0, radius / 5)
-    whole, inner = (255 * (radius + 0.5 - edge - distance).clip(0, 1) for edge in (0, rim))
-    return PIL.Image.fromarray(whole.astype(np.uint8)), PIL.Image.fromarray(inner.astype(np.uint8))

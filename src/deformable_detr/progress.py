@@ -1,19 +1,35 @@
-"""How far long work is: a bar on a terminal, now and then a line elsewhere. Always on standard error."""
+"""Progress of long work on standard error: a bar on a terminal, elsewhere a plain line now and then."""
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 20.0
 
 
+@runtime_checkable
+class Progress(Protocol):
+    """Long work passes its items through this, which yields them one by one and may show how many are done."""
+
+    def __call__(self, items: Iterable[Item], total: int, title: str,
+                 status: Callable[[], str] = str) -> Iterable[Item]:
+        """`status` returns more text to show; it is called whenever something is shown."""
+        ...
+
+
+def no_progress(items: Iterable[Item], total: int, title: str,  # noqa: ARG001 - the signature of Progress
+                status: Callable[[], str] = str) -> Iterable[Item]:  # noqa: ARG001
+    """Shows nothing: the default of libraries."""
+    return items
+
+
 def show_progress(items: Iterable[Item], total: int, title: str,
                   status: Callable[[], str] = str) -> Iterator[Item]:
-    """The items one by one. `status` says what else to show, asked for whenever something is shown."""
+    """The items one by one, as Progress: a bar on a terminal, plain lines for a file or a pipe."""
     shown = _bar if sys.stderr.isatty() else _lines
     yield from shown(items, total, title, status)
 
@@ -41,5 +57,5 @@ def _lines(items: Iterable[Item], total: int, title: str, status: Callable[[], s
         if done < total and now - last >= SECONDS_BETWEEN_LINES:
             last = now
             left = timedelta(seconds=round((now - start) / done * (total - done)))
-            sys.stderr.write(f"{title} {done}/{total}, {left} left {status()}".rstrip() + "\n")
+            sys.stderr.write(f"{title} {done}/{total}, {left} left, {status()}".rstrip(" ,") + "\n")
             sys.stderr.flush()

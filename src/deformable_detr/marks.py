@@ -1,0 +1,86 @@
+"""A mark in the PNG and JPEG files that this package writes: what does not carry it is never overwritten.
+
+The mark holds a checksum of the rest of the file, so a drawing that somebody has edited since is theirs.
+"""
+
+import errno
+import zlib
+from pathlib import Path
+
+from deformable_detr.files import write_whole
+
+WORDS = b"written by deformable-detr"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER = len(PNG_START) + 25        # the first chunk, IHDR; the mark is the second
+JPEG_START = b"\xff\xd8"
+APP0 = b"\xff\xe0"
+
+
+def marked(content: bytes) -> bytes:
+    """A PNG or JPEG file with the mark, as a text chunk or a comment."""
+    place = _place_of_mark(content)
+    return content[:place] + _mark(content) + content[place:]
+
+
+def is_marked(path: Path) -> bool:
+    """Whether it is a regular file, or a link to one, that `write_marked` has written. Raises OSError."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(PNG_HEADER + 64)
+        if WORDS not in start:
+            return False
+        content = start + file.read()
+    place = _place_of_mark(content)
+    length = len(_mark(content))
+    rest = content[:place] + content[place + length:]
+    return content[place:place + length] == _mark(rest)
+
+
+def may_write(path: Path) -> bool:
+    """Whether `write_marked` would write it: nothing is there, or what it wrote itself. Raises OSError."""
+    return not path.is_symlink() and (is_marked(path) or not path.exists())
+
+
+def write_marked(path: Path, content: bytes) -> None:
+    """Write a PNG or JPEG file with the mark, whole or not at all.
+
+    Raises OSError, which names `path`: FileExistsError for anything there that it has not written itself.
+    """
+    if not may_write(path):
+        raise FileExistsError(errno.EEXIST, "there is something that ddetr has not written, or that was changed since",
+                              str(path))
+    write_whole(path, marked(content))
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or if something else is there, the first of its numbered names that may be written. Raises OSError."""
+    number = 1
+    candidate = path
+    while not may_write(candidate):
+        number += 1
+        candidate = numbered(path, number)
+    return candidate
+
+
+def numbered(path: Path, number: int) -> Path:
+    """`path` for 1, then check-2.png, check-3.png, ..."""
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _place_of_mark(content: bytes) -> int:
+    """Where the mark begins, or would."""
+    if content.startswith(PNG_START):
+        return PNG_HEADER
+    if content[2:4] == APP0:     # which JFIF wants to be the first
+        return 4 + int.from_bytes(content[4:6], "big")
+    return len(JPEG_START)
+
+
+def _mark(content: bytes) -> bytes:
+    """The mark of a file that has none yet."""
+    text = WORDS + b" %08x" % zlib.crc32(content)
+    if content.startswith(PNG_START):
+        chunk = b"tEXtComment\0" + text
+        return (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
