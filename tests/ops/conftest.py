@@ -1,4 +1,4 @@
-"""Inputs of the op, as the tests of this folder want them."""
+"""Inputs of the op for the tests of this folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class OpInputs:
 def random_inputs(
     level_shapes=((4, 6), (1, 3)), B=2, Q=5, M=2, D=3, P=2, dtype=torch.float64, seed=0
 ) -> OpInputs:
-    """Leaves that want gradients; a third of the points lies outside the map, some of them at its edge."""
+    """Leaves that require gradients; a third of the points is outside the map, some at its edge."""
     generator = torch.Generator().manual_seed(seed)
     L = len(level_shapes)
     N = sum(height * width for height, width in level_shapes)
@@ -43,7 +43,7 @@ def make_inputs() -> Callable[..., OpInputs]:
 
 
 def random_fused_inputs(coordinates: int, dtype=torch.float64, **sizes) -> tuple:
-    """Arguments of the fused op; all tensors are leaves that want gradients."""
+    """Arguments of the fused op; all tensors are leaves that require gradients."""
     inputs = random_inputs(dtype=dtype, **sizes)
     B, Q, M, L, P, _ = inputs.locations.shape
     generator = torch.Generator().manual_seed(1)

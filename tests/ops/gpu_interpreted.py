@@ -1,4 +1,4 @@
-"""The Triton kernels as ordinary Python, beside the definition. `test_gpu.py` runs this file, or by hand, with --pdb:
+"""The Triton kernels as ordinary Python, against the definition. `test_gpu.py` runs this file. By hand, with --pdb:
 
 TRITON_INTERPRET=1 python -m pytest tests/ops/gpu_interpreted.py
 """
@@ -12,7 +12,12 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run here only with TRITON_INTERPRET=1", allow_module_level=True)
 
 from deformable_detr.ops import gpu
-from deformable_detr.ops.reference import attention_weights, reference_ms_deform_attn, sampling_locations
+from deformable_detr.ops.reference import (
+    attention_weights,
+    positions_of_locations,
+    positions_of_offsets,
+    reference_ms_deform_attn,
+)
 
 # The definition is computed in float64. Sums of some dozens of float32 numbers of about 1 are off by less.
 FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}
@@ -28,7 +33,7 @@ ODD_SIZES = [
 
 @pytest.fixture(autouse=True)
 def poisoned_memory():
-    """What `torch.empty` gives is full of NaN here: an element that a kernel leaves out shows."""
+    """`torch.empty` is filled with NaN here, so that an element shows that a kernel does not write."""
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(100).isnan().all()
@@ -42,7 +47,7 @@ def plain_inputs(request, make_inputs):
 
 
 def fused_inputs(inputs, coordinates):
-    """Reference, offsets and logits that go with the value of `inputs`."""
+    """Reference, offsets and logits for the value of `inputs`."""
     B, Q, M, L, P, _ = inputs.locations.shape
     generator = torch.Generator().manual_seed(1)
     reference = torch.rand(B, Q, L, coordinates, generator=generator)
@@ -64,16 +69,17 @@ def leaves(*tensors):
 
 
 def run_plain(level_shapes, value, locations, weights):
-    """The output and all gradients, by the kernels."""
+    """Output and gradients, by the kernels."""
     inputs = value.detach(), sizes_of(level_shapes), locations.detach(), weights.detach()
     output = gpu.forward(*inputs)
     return output, *gpu.backward(grad_of(output), *inputs)
 
 
 def define_plain(level_shapes, value, locations, weights):
-    """The same by the definition, in float64."""
+    """The same by the definition in float64."""
     inputs = leaves(value, locations, weights)
-    output = reference_ms_deform_attn(inputs[0], level_shapes, *inputs[1:])
+    positions = positions_of_locations(inputs[1], level_shapes)
+    output = reference_ms_deform_attn(inputs[0], level_shapes, positions, inputs[2])
     return output, *torch.autograd.grad(output, inputs, grad_of(output.to(value.dtype)).double())
 
 
@@ -85,16 +91,15 @@ def run_fused(level_shapes, value, reference, offsets, logits):
 
 
 def define_fused(level_shapes, value, reference, offsets, logits):
-    """The same by the definition, in float64."""
+    """The same by the definition in float64."""
     value64, logits64 = leaves(value, logits)
-    (locations,) = leaves(sampling_locations(reference.double(), offsets.double(), level_shapes))
+    (positions,) = leaves(positions_of_offsets(reference.double(), offsets.double(), level_shapes))
     weights = attention_weights(logits64, len(level_shapes))
-    output = reference_ms_deform_attn(value64, level_shapes, locations, weights)
-    inputs = (value64, locations, logits64)
-    gradients = torch.autograd.grad(output, inputs, grad_of(output.to(value.dtype)).double())
-    sizes = torch.tensor([(width, height) for height, width in level_shapes])
-    grad_positions = gradients[1] / sizes[:, None]  # a position is a location times the size, less a half
-    return output, logits64.logsumexp(-1), gradients[0], grad_positions, gradients[2]
+    output = reference_ms_deform_attn(value64, level_shapes, positions, weights)
+    inputs = (value64, positions, logits64)
+    grad_value, grad_positions, grad_logits = torch.autograd.grad(
+        output, inputs, grad_of(output.to(value.dtype)).double())
+    return output, logits64.logsumexp(-1), grad_value, grad_positions, grad_logits
 
 
 def assert_all_close(actual, expected, **tolerances):
@@ -114,17 +119,16 @@ def test_fused_op(plain_inputs, coordinates):
     assert_all_close(run_fused(*inputs), define_fused(*inputs), **FLOAT32)
 
 
-@pytest.mark.parametrize("target", [gpu.Target(32, adds_vectors=False), gpu.Target(64, adds_vectors=False)])
+@pytest.mark.parametrize("target", [gpu.GpuTraits(32, adds_vectors=False), gpu.GpuTraits(64, adds_vectors=False)])
 def test_programs_of_other_sizes(make_inputs, monkeypatch, target):
-    monkeypatch.setattr(gpu.Target, "of", lambda device: target)
+    monkeypatch.setattr(gpu.GpuTraits, "of", lambda device: target)
     inputs = make_inputs(Q=5, D=24, dtype=torch.float32)
     actual = run_plain(inputs.level_shapes, *inputs.leaves())
     assert_all_close(actual, define_plain(inputs.level_shapes, *inputs.leaves()), **FLOAT32)
 
 
-# What is returned was rounded once: float16 has 11 binary digits. bfloat16 has 8, and the interpreter cuts off the
-# others, where GPUs round. In the fused backward the product of output and gradient, of 4 numbers up to 3, carries the
-# output's rounding too.
+# Results are rounded once: float16 has 11 binary digits; bfloat16 has 8, and the interpreter truncates to them where
+# GPUs round. In the fused backward the product of output and gradient, of 4 numbers up to 3, is of the rounded output.
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-7)])
 @pytest.mark.parametrize("all_half", [True, False], ids=["all half", "only the value"])
 def test_half_precision(make_inputs, dtype, rounding, all_half):
@@ -155,7 +159,7 @@ def test_zero_queries(make_inputs):
     assert not grad_value.any()
 
 
-# NumPy, which computes in the interpreter, warns of what a GPU does in silence.
+# The interpreter computes with NumPy, which warns where a GPU does not.
 ignore_overflow = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 STRANGE = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38, -3e38])
 
@@ -163,7 +167,7 @@ STRANGE = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38, -3e
 @ignore_overflow
 @pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])
 def test_locations_far_outside_or_not_finite(make_inputs, axis):
-    """They contribute 0 and get a zero gradient, and so do their weights; nobody else notices."""
+    """They contribute 0, they and their weights get a zero gradient, and nothing else changes."""
     inputs = make_inputs(Q=len(STRANGE), dtype=torch.float32)
     strange = inputs.locations.detach().clone()
     strange[0, :, 0, 1, 1, axis] = STRANGE
@@ -189,7 +193,7 @@ def test_references_and_offsets_far_outside_or_not_finite(make_inputs, coordinat
 
 
 def test_positions_at_the_edges_and_on_pixels():
-    """At most a pixel outside there is a share left. On a pixel the slope is the one to the right, or below."""
+    """Up to a pixel outside the map a share is left. On a pixel centre the slope is that to the right, or below."""
     value = torch.tensor([1.0, 3.0, 7.0]).view(1, 3, 1, 1)  # a map of 1 x 3
     positions = torch.tensor([-1.0, -0.5, 0.0, 1.0, 1.5, 2.0, 2.75, 3.0])
     locations = torch.stack(((positions + 0.5) / 4, torch.full_like(positions, 0.5)), -1).view(
@@ -201,12 +205,12 @@ def test_positions_at_the_edges_and_on_pixels():
     torch.testing.assert_close(output.flatten(), torch.tensor([0, 0.5, 1, 3, 5, 7, 1.75, 0]))
     _, grad_locations, _ = gpu.backward(torch.ones_like(output), value, [1, 3], locations, weights)
     slopes = grad_locations[..., 0].flatten() / 3
-    torch.testing.assert_close(slopes, torch.tensor([0.0, 1, 2, 4, 4, -7, -7, 0]))
+    torch.testing.assert_close(slopes, torch.tensor([1.0, 1, 2, 4, 4, -7, -7, 0]))
 
 
 @ignore_overflow
 def test_logits_of_any_size(make_inputs):
-    """As torch's softmax: -inf is a weight of 0; nothing but -inf, or a NaN or +inf, is NaN; 1e4 is nothing special."""
+    """As torch's softmax: -inf is a weight of 0; only -inf, or a NaN or +inf, gives NaN; 1e4 is ordinary."""
     inputs = make_inputs(Q=5, dtype=torch.float32)
     reference, offsets, logits = fused_inputs(inputs, 2)
     logits[0, 0, 0, 1:3] = -torch.inf
@@ -224,7 +228,7 @@ def test_logits_of_any_size(make_inputs):
     assert_all_close(
         (log_sums[~broken], grad_positions[~broken], grad_logits[~broken]),
         (expected[1][~broken], expected[3][~broken], expected[4][~broken]),
-        rtol=1e-3,  # of a logit of 1e4, the fourth digit behind the point is lost
+        rtol=1e-3,  # a logit of 1e4 has only three digits after the point
         atol=2e-5,
     )
     assert grad_logits[0, 1:4, 0].isnan().all()

@@ -5,6 +5,8 @@ import threading
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 
 from deformable_detr import ops
 from deformable_detr.ops.backend import choose_backend
@@ -13,6 +15,12 @@ from deformable_detr.ops.backend import choose_backend
 def on_meta(inputs):
     value, locations, weights = (tensor.detach().to("meta") for tensor in inputs.leaves())
     return value, inputs.level_shapes, locations, weights
+
+
+def tensor_on(device, dtype):
+    """A tensor that claims to be on a device which may not be there."""
+    with FakeTensorMode():
+        return torch.empty(1, device=device, dtype=dtype)
 
 
 def test_reports_every_backend():
@@ -36,9 +44,9 @@ def test_unknown_and_unavailable_backends_are_named():
 def test_auto_takes_triton_on_a_gpu_and_not_for_float64():
     installed = importlib.util.find_spec("triton")
     for dtype in (torch.float32, torch.bfloat16):
-        assert choose_backend("cuda", dtype) == ("triton" if installed else "reference")
-    assert choose_backend("cuda", torch.float64) == "reference"
-    assert choose_backend("mps", torch.float32) == "reference"
+        assert choose_backend(tensor_on("cuda", dtype)) == ("triton" if installed else "reference")
+    assert choose_backend(tensor_on("cuda", torch.float64)) == "reference"
+    assert choose_backend(tensor_on("mps", torch.float32)) == "reference"
 
 
 def test_numba_refuses_other_devices_and_auto_does_not(make_inputs):
@@ -71,3 +79,18 @@ def test_choice_ends_with_the_block_and_stays_in_its_thread(make_inputs):
     with pytest.raises(KeyError), ops.use_backend("reference"):
         raise KeyError
     assert node() == auto
+
+
+# torch compiles its rules for forward mode with torch.jit.script, which it has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_kernels_refuse_what_only_the_reference_can_differentiate(make_inputs):
+    inputs = make_inputs()
+
+    def total(value):
+        return ops.ms_deform_attn(value, inputs.level_shapes, inputs.locations, inputs.weights).sum()
+
+    with ops.use_backend("numba"):
+        with pytest.raises(ValueError, match=r"'numba' computes ordinary gradients only; expected 'reference'"):
+            torch.func.grad(total)(inputs.value)
+        with forward_ad.dual_level(), pytest.raises(ValueError, match="forward-mode"):
+            total(forward_ad.make_dual(inputs.value.detach(), torch.ones_like(inputs.value)))

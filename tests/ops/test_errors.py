@@ -1,4 +1,4 @@
-"""Wrong arguments: each is named, with what came and what was expected."""
+"""Wrong arguments: the error names the argument, what came and what was expected."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def test_plain_op(make_inputs, change, message):
             {"logits": torch.zeros(2, 5, 2, 2, 2)},
             r"logits must have shape \(B, Q, M, L \* P\) = \(2, 5, 2, 4\)",
         ),
-        ({"logits": torch.zeros(2, 5, 2, 4, device="meta")}, r"logits must be on cpu like value, got meta"),
+        ({"logits": torch.zeros(2, 5, 2, 4, device="meta")}, r"logits must be on cpu as value is, got meta"),
     ],
 )
 def test_fused_op(make_inputs, change, message):
@@ -78,10 +78,10 @@ def test_fused_op(make_inputs, change, message):
         ops.fused_ms_deform_attn(**(arguments | change))
 
 
-def test_float64_value_wants_float64_locations(make_inputs):
+def test_float64_value_needs_float64_locations(make_inputs):
     inputs = make_inputs()
     with pytest.raises(
-        ValueError, match=r"locations must be float64 beside a value of torch.float64, got torch.float32"
+        ValueError, match=r"locations must be float64 with a value of torch.float64, got torch.float32"
     ):
         ops.ms_deform_attn(inputs.value, inputs.level_shapes, inputs.locations.float(), inputs.weights)
 
@@ -91,18 +91,34 @@ import torch
 from deformable_detr import ops
 
 value, locations, weights = torch.zeros(1, 24, 1, 1), torch.zeros(1, 1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 1)
-for level_shapes in ((4.0, 6),), (4, 6), torch.tensor([[4, 6]]):
+
+def try_plain(value, level_shapes, locations=locations, weights=weights):
     try:
         ops.ms_deform_attn(value, level_shapes, locations, weights)
     except ValueError as error:
         print(error)
+
+for level_shapes in ((4.0, 6),), (4, 6), None, torch.tensor([[4, 6]]):
+    try_plain(value, level_shapes)
+try_plain(value.tolist(), ((4, 6),))
+try_plain(value, ((4, 6),), locations.numpy())
+try_plain(value, ((4, 6),), weights=None)
+try_plain(value.to_sparse(), ((4, 6),))
+try:
+    ops.fused_ms_deform_attn(value, ((4, 6),), [[0.5, 0.5]], locations, weights[..., 0])
+except ValueError as error:
+    print(error)
 """
 
 
-def test_level_shapes_of_a_wrong_type():
-    """In a process of its own: here the type checker of the tests would speak first."""
+def test_arguments_of_a_wrong_type():
+    """In a process of its own: here the type checker of the tests would be first."""
     run = subprocess.run([sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True)
-    wrong_number, no_pairs, tensor = run.stdout.splitlines()
-    assert wrong_number.endswith("one pair a level; got ((4.0, 6),)")
-    assert no_pairs.endswith("got (4, 6)")
-    assert tensor.endswith("got a tensor, whose .tolist() gives them")
+    messages = run.stdout.splitlines()
+    assert all(message.startswith("level_shapes must be pairs (height, width)") for message in messages[:4])
+    assert [message.partition("; got ")[2] for message in messages[:4]] == [
+        "((4.0, 6),)", "(4, 6)", "None", "a tensor: pass level_shapes.tolist()"]
+    assert messages[4:] == [
+        "value must be a torch.Tensor, got list", "locations must be a torch.Tensor, got ndarray",
+        "weights must be a torch.Tensor, got NoneType", "value must be a dense tensor, got layout torch.sparse_coo",
+        "reference must be a torch.Tensor, got list"]

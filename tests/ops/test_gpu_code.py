@@ -1,4 +1,4 @@
-"""What Triton makes of the kernels for each kind of GPU; none is needed. docs/gpu.md has the table that this prints:
+"""The machine code of the kernels for each kind of GPU; none is needed. docs/gpu.md has the table that this prints:
 
 python -m pytest tests/ops/test_gpu_code.py -m "slow or not slow" -s
 """
@@ -28,7 +28,7 @@ NUM_ROWS = 4 * len(LEVEL_SHAPES)
 
 @dataclass(frozen=True)
 class Machine:
-    """Triton's driver of a GPU that is not there."""
+    """Triton's driver for a GPU that is not there."""
 
     target: GPUTarget
 
@@ -44,7 +44,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Code:
-    """The machine code of a kernel, its registers a thread, and bytes of those that had to be kept in memory."""
+    """The machine code of a kernel, its registers per thread, and the bytes of registers spilled to memory."""
 
     text: str
     num_registers: int
@@ -56,7 +56,7 @@ class Code:
 
 @pytest.fixture
 def compile_for(tmp_path, monkeypatch):
-    """Give an architecture: from then on each launch only compiles, and adds the result to the list returned."""
+    """A function of an architecture: afterwards each launch only compiles, and adds the result to the list returned."""
     compiled = []
     launch = JITFunction.run
 
@@ -66,7 +66,7 @@ def compile_for(tmp_path, monkeypatch):
     def compile_for(architecture):
         target, ours = targets(architecture)
         monkeypatch.setattr(triton.runtime.driver, "_active", Machine(target))
-        monkeypatch.setattr(gpu.Target, "of", lambda device: ours)
+        monkeypatch.setattr(gpu.GpuTraits, "of", lambda device: ours)
         return compiled
 
     monkeypatch.setattr(JITFunction, "run", compile_only)
@@ -101,12 +101,12 @@ def code_for(compile_for, tmp_path):
     return code_for
 
 
-def targets(architecture) -> tuple[GPUTarget, gpu.Target]:
+def targets(architecture) -> tuple[GPUTarget, gpu.GpuTraits]:
     """An architecture as Triton and as our launch know it."""
     if architecture.startswith("gfx"):
-        return GPUTarget("hip", architecture, 64), gpu.Target(64, adds_vectors=False)
+        return GPUTarget("hip", architecture, 64), gpu.GpuTraits(64, adds_vectors=False)
     capability = int(architecture.removeprefix("sm_"))
-    return GPUTarget("cuda", capability, 32), gpu.Target(32, adds_vectors=capability >= 90)
+    return GPUTarget("cuda", capability, 32), gpu.GpuTraits(32, adds_vectors=capability >= 90)
 
 
 def launch_both(
@@ -155,10 +155,10 @@ def slow(*parameters):
 def test_nvidia(code_for, architecture, dtype):
     forward, backward = code_for(architecture, dtype)
     assert forward.spilled == backward.spilled == 0
-    # Threads wait for no others, and hand each other nothing through shared memory.
+    # Threads do not wait for each other, and exchange nothing through shared memory.
     assert forward.count(r"(BAR|LDS|STS)\S*") == backward.count(r"(BAR|LDS|STS)\S*") == 0
     assert forward.count(r"LDG\.E\.128(\.SYS)?") >= NUM_ROWS
-    # RED adds in memory and returns nothing. ATOM would return the sum, and CAS try until it succeeds.
+    # RED adds in memory and returns nothing. ATOM would return the sum, and CAS retry until it succeeds.
     assert "ATOM" not in backward.text
     assert "CAS" not in backward.text
     if int(architecture.removeprefix("sm_")) >= 90:
@@ -175,7 +175,7 @@ def test_amd(code_for, dtype):
     assert forward.count(r"(global|buffer)_load_dwordx4") >= NUM_ROWS
     additions = re.findall(r"(?:global|buffer)_atomic_add_f32.*", backward.text)
     assert len(additions) == NUM_ROWS
-    assert not any("sc0" in addition for addition in additions)  # sc0 asks for the sum
+    assert not any("sc0" in addition for addition in additions)  # sc0 returns the sum
     assert "cmpswap" not in backward.text
 
 
@@ -188,8 +188,8 @@ def test_other_references_and_channels(code_for, coordinates, D):
     assert backward.count(r"REDG\.E\.ADD\.F32x4\.\S+") >= NUM_ROWS
 
 
-def test_sizes_do_not_compile_anew(compile_for):
-    """Training has batches of many sizes; Triton would make new code for each that is 1 or divisible by 16."""
+def test_other_sizes_do_not_compile_again(compile_for):
+    """Training has batches of many sizes; Triton would compile again for each that is 1 or divisible by 16."""
     compiled = compile_for("sm_90")
     launch_both(2, ((4, 6), (1, 3)), B=1, Q=1, M=1)
     launch_both(2, ((16, 32), (1, 1)), B=2, Q=16, M=8)

@@ -1,10 +1,11 @@
-"""The op under torch's own machinery: gradients, opcheck, compile, export, autocast."""
+"""The op under torch's own machinery: gradients, torch.func, opcheck, compile, export, autocast."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from deformable_detr import ops
 
@@ -52,12 +53,65 @@ def test_opcheck_of_the_fused_op(make_fused_inputs, coordinates):
     )
 
 
+def plain_and_fused(make_inputs, make_fused_inputs):
+    """Both ops as functions of three float64 tensors, with these tensors."""
+    sizes = {"level_shapes": ((2, 3), (1, 1)), "B": 2, "Q": 2, "D": 2, "P": 1}
+    value, shapes, locations, weights = make_inputs(**sizes).arguments()
+    yield lambda *tensors: ops.ms_deform_attn(tensors[0], shapes, *tensors[1:]), (value, locations, weights)
+    value, shapes, reference, offsets, logits = make_fused_inputs(4, **sizes)
+    yield (lambda *tensors: ops.fused_ms_deform_attn(tensors[0], shapes, reference.detach(), *tensors[1:]),
+           (value, offsets, logits))
+
+
+# torch compiles its rules for forward mode with torch.jit.script, which it has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_transforms_of_torch_func(make_inputs, make_fused_inputs):
+    for function, tensors in plain_and_fused(make_inputs, make_fused_inputs):
+        output = function(*tensors)
+        expected = torch.autograd.grad(output.square().sum(), tensors)
+        tensors = [tensor.detach() for tensor in tensors]
+        every = tuple(range(3))
+        gradients = torch.func.grad(lambda *each, function=function: function(*each).square().sum(), every)(*tensors)
+        torch.testing.assert_close(gradients, expected)
+        result, pull_back = torch.func.vjp(function, *tensors)
+        torch.testing.assert_close(result, output.detach())
+        torch.testing.assert_close(pull_back(2 * result), expected)
+        jacobians = torch.func.jacrev(function, every)(*tensors)
+        torch.testing.assert_close(torch.func.jacfwd(function, every)(*tensors), jacobians)
+        many = torch.func.vmap(function, in_dims=(0, None, None))(torch.stack((tensors[0], -tensors[0])), *tensors[1:])
+        torch.testing.assert_close(many, torch.stack((output, -output)).detach())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_forward_mode_has_the_tangent(make_inputs, make_fused_inputs):
+    for function, tensors in plain_and_fused(make_inputs, make_fused_inputs):
+        tangent = torch.cos(torch.arange(tensors[1].numel(), dtype=torch.float64)).view_as(tensors[1])
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(tensors[1].detach(), tangent)
+            actual = forward_ad.unpack_dual(function(tensors[0].detach(), dual, tensors[2].detach())).tangent
+        output = function(*tensors)
+        direction = torch.sin(torch.arange(output.numel(), dtype=torch.float64)).view_as(output)
+        (gradient,) = torch.autograd.grad(output, tensors[1], direction)
+        torch.testing.assert_close((actual * direction).sum(), (gradient * tangent).sum())
+
+
+def test_gradients_of_any_subset(make_inputs, make_fused_inputs):
+    for function, tensors in plain_and_fused(make_inputs, make_fused_inputs):
+        every = torch.autograd.grad(function(*tensors).square().sum(), tensors)
+        for subset in range(1, 8):
+            wanted = [bool(subset >> index & 1) for index in range(3)]
+            some = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)]
+            function(*some).square().sum().backward()
+            for tensor, want, expected in zip(some, wanted, every, strict=True):
+                torch.testing.assert_close(tensor.grad, expected if want else None)
+
+
 def test_second_derivative_is_refused(make_inputs):
     inputs = make_inputs()
     with ops.use_backend("numba"):
         output = ops.ms_deform_attn(*inputs.arguments())
     (gradient,) = torch.autograd.grad(output.square().sum(), inputs.locations, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
+    with pytest.raises(RuntimeError, match=r"no second derivative: .*use_backend\(\"reference\"\)"):
         gradient.sum().backward()
 
 
@@ -120,6 +174,6 @@ for backend, strict in ("reference", False), ("reference", True), ("numba", Fals
 
 
 def test_compile_and_export():
-    """In a process of its own, where no type checker stands in the way of the tracing."""
+    """In a process of its own: the type checker of the tests cannot be traced."""
     run = subprocess.run([sys.executable, "-c", COMPILE_AND_EXPORT], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,6 +1,5 @@
-"""The kernels of the CPU: threads, the cache on disk, and running them without the compiler."""
+"""The CPU kernels: threads, forked processes, the cache on disk, and running them without the compiler."""
 
-import logging
 import os
 import platform
 import re
@@ -8,7 +7,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import pytest
 import torch
 
@@ -16,7 +14,7 @@ from deformable_detr import ops
 
 
 def run_alone(script, **environment):
-    """Run a script in a process of its own and give what it printed."""
+    """Run a script in a process of its own and return what it printed."""
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
     )
@@ -46,16 +44,6 @@ def test_same_bits_at_any_number_of_threads(make_inputs, restore_threads):
     torch.testing.assert_close(results[2], results[0], rtol=0, atol=0)
 
 
-def test_numba_setting_of_the_caller_is_kept(make_inputs):
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        forward_and_backward(make_inputs())
-        assert numba.get_num_threads() == 1
-    finally:
-        numba.set_num_threads(before)
-
-
 def test_eight_threads_at_once(make_inputs):
     inputs = [make_inputs(Q=50, seed=seed) for seed in range(8)]
     expected = [forward_and_backward(each) for each in inputs]
@@ -67,7 +55,7 @@ def test_eight_threads_at_once(make_inputs):
 
 EIGHT_THREADS = """
 from concurrent.futures import ThreadPoolExecutor
-import numba, torch
+import torch
 from deformable_detr import ops
 
 sizes = (2, 24, 2, 8), (2, 50, 2, 1, 4, 2), (2, 50, 2, 1, 4)
@@ -80,22 +68,57 @@ def call(_):
 with ThreadPoolExecutor(8) as pool:
     results = list(pool.map(call, range(80)))
 torch.testing.assert_close(results, [results[0]] * 80, rtol=0, atol=0)
-print(numba.threading_layer())
 """
 
 
-def test_eight_threads_on_a_layer_that_takes_one_at_a_time():
-    assert run_alone(EIGHT_THREADS, NUMBA_THREADING_LAYER="workqueue") == "workqueue\n"
+def test_first_call_comes_from_eight_threads():
+    run_alone(EIGHT_THREADS)
+
+
+FORK = """
+import os, sys
+import torch
+from deformable_detr import ops
+
+torch.set_num_threads(2)
+linear = torch.nn.Linear(64, 64)
+value, offsets, logits = leaves = [
+    torch.randn(size, requires_grad=True) for size in ((1, 1750, 2, 32), (1, 1750, 2, 2, 4, 2), (1, 1750, 2, 8))]
+reference = torch.rand(1, 1750, 2, 4)
+
+def call():
+    with torch.no_grad():
+        linear(value.flatten(2))  # torch has threads of its own, which a forked process lacks
+    output = ops.fused_ms_deform_attn(value, ((40, 40), (15, 10)), reference, offsets, logits)
+    return output, *torch.autograd.grad(output.square().sum(), leaves)
+
+expected = call()
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
+        sys.stdout.write("computed\\n")
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+torch.testing.assert_close(call(), expected, rtol=0, atol=0)
+assert torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_forked_processes_compute_forward_and_backward():
+    assert run_alone(FORK) == "computed\n" * 2
 
 
 PLAIN_PYTHON = """
 import sys, types
 import torch
 from deformable_detr import ops
-assert "numba" not in sys.modules  # only who runs a kernel waits for that import
+assert "numba" not in sys.modules  # a second of import, and only for those who run a kernel
 from deformable_detr.ops import cpu_kernels
 
-kernels = cpu_kernels.kernels_for(3, 2, torch.float32)
+kernels = cpu_kernels.forward_kernel(3, 2, torch.float32), cpu_kernels.backward_kernel(3, 2, torch.float32)
 assert all(isinstance(kernel, types.FunctionType) for kernel in kernels)
 torch.manual_seed(0)
 value = torch.randn(1, 7, 2, 3, requires_grad=True)
@@ -114,14 +137,15 @@ def test_kernels_run_as_plain_python():
     run_alone(PLAIN_PYTHON, NUMBA_DISABLE_JIT="1")
 
 
-NOTHING_WRITABLE = """
+ONE_CALL = """
 import logging, sys, tempfile
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
 
 def refuse(*arguments, **options):
     raise PermissionError("read-only")
 
-tempfile.TemporaryFile = refuse  # by which Numba finds out whether a folder can be written
+if "read-only" in sys.argv:
+    tempfile.TemporaryFile = refuse  # by which Numba finds out whether a folder can be written
 import torch
 from deformable_detr import ops
 
@@ -134,14 +158,23 @@ print(ops.ms_deform_attn(value, ((2, 3),), centre, torch.full((1, 1, 1, 1, 4), 0
 @pytest.fixture(scope="module")
 def first_call():
     """What a process prints that finds nothing compiled, with the assembly that it compiles."""
-    return run_alone(NOTHING_WRITABLE, NUMBA_DUMP_ASSEMBLY="1")
+    return run_alone("import sys; sys.argv.append('read-only')" + ONE_CALL, NUMBA_DUMP_ASSEMBLY="1")
 
 
 def test_works_where_no_folder_can_be_written(first_call):
     lines = first_call.splitlines()
     assert lines[-1] == "2.5"
-    assert "compiling forward for this CPU; it takes some seconds" in lines
-    assert sum("nowhere to keep compiled kernels" in line for line in lines) == 1
+    (message,) = [line for line in lines if line.startswith("deformable_detr.ops: ")]
+    assert "Compiling the forward kernel of deformable attention" in message
+    assert "in every process, as no folder for the result can be written (see NUMBA_CACHE_DIR)" in message
+
+
+def test_says_that_it_compiles_before_it_does_and_only_then(tmp_path):
+    first, later = (run_alone(ONE_CALL, NUMBA_CACHE_DIR=str(tmp_path)).splitlines() for _ in range(2))
+    assert len(first) == 2
+    assert "Compiling the forward kernel of deformable attention (float32, 32 channels per head" in first[0]
+    assert "once per machine" in first[0]
+    assert later == first[1:] == ["2.5"]
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86")
@@ -150,19 +183,12 @@ def test_channels_are_multiplied_in_vectors(first_call):
     assert len(re.findall(r"vfmadd\d+ps\s.*\(%r.*%[yz]mm", first_call)) >= 16  # 8 where an index may be negative
 
 
-def test_message_tells_of_compiling_only(make_inputs, caplog):
-    forward_and_backward(make_inputs())
-    caplog.set_level(logging.INFO)
-    forward_and_backward(make_inputs())
-    assert not caplog.records
-
-
 ONE_THREAD = """
 import torch
 from deformable_detr import ops
 
 torch.set_num_threads(1)
-torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # OpenMP has started when Numba's first launch comes
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # OpenMP has started before the first kernel
 ops.ms_deform_attn(torch.rand(1, 4, 2, 2), ((2, 2),), torch.rand(1, 5, 2, 1, 1, 2), torch.rand(1, 5, 2, 1, 1))
 print(torch.get_num_threads())
 """

@@ -1,4 +1,4 @@
-"""Which backend computes the op: chosen by the caller for a stretch of code, or by the device."""
+"""Which backend computes the op: chosen by the caller for a block of code, or by the device."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -6,17 +6,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 _chosen: ContextVar[str] = ContextVar("deformable_attention_backend", default="auto")
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Compute the op with one backend inside the `with` block, in this thread (or asyncio task) only.
+    """Compute the op with one backend inside the `with` block, in this thread or asyncio task only.
 
     Args:
-        name: "reference" (plain PyTorch, any device), "numba" (CPU), "triton" (GPU of CUDA or ROCm, no float64), or
-            "auto": Numba for tensors on the CPU, Triton on such a GPU, the reference elsewhere.
+        name: "reference" (plain PyTorch, any device), "numba" (CPU), "triton" (GPU with CUDA or ROCm, no float64), or
+            "auto": Numba for tensors on the CPU, Triton on such a GPU, the reference elsewhere and under torch.func and
+            forward-mode differentiation.
 
     Raises:
         ValueError: the name is unknown, or the backend is not available here.
@@ -37,28 +40,43 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def available_backends() -> dict[str, str | None]:
-    """Every backend, with None where it can be used here, or else the reason why not."""
+    """Every backend, with None if it can be used here, or the reason why not."""
     no_numba = None if importlib.util.find_spec("numba") else "the package numba is not installed"
     no_triton = None if importlib.util.find_spec("triton") else "the package triton is not installed"
     if not torch.cuda.is_available():
-        no_triton = "there is no GPU of CUDA or ROCm"
+        no_triton = "PyTorch finds no GPU with CUDA or ROCm"
     return {"reference": None, "numba": no_numba, "triton": no_triton}
 
 
-def choose_backend(device_type: str, dtype: torch.dtype) -> str:
-    """The backend for tensors of this dtype on this type of device.
+def choose_backend(value: Tensor, *others: Tensor) -> str:
+    """The backend for an op on these tensors; device and dtype are those of `value`.
 
     Raises:
         ValueError: the caller asked for a backend that cannot take them.
     """
     chosen = _chosen.get()
+    if chosen == "reference":
+        return chosen
+    device, dtype = value.device.type, value.dtype
+    if _is_transformed(value, *others):
+        if chosen == "auto":
+            return "reference"
+        raise ValueError(f"backend {chosen!r} computes ordinary gradients only; expected 'reference' or 'auto' under "
+                         "torch.func and forward-mode differentiation")
     if chosen == "auto":
-        if device_type == "cuda" and dtype != torch.float64 and importlib.util.find_spec("triton"):
+        if device == "cuda" and dtype != torch.float64 and importlib.util.find_spec("triton"):
             return "triton"
-        return "numba" if device_type == "cpu" else "reference"
-    if chosen == "numba" and device_type != "cpu":
-        raise ValueError(f"backend 'numba' runs on the CPU, but the tensors are on {device_type!r}")
-    if chosen == "triton" and (device_type != "cuda" or dtype == torch.float64):
+        return "numba" if device == "cpu" else "reference"
+    if chosen == "numba" and device != "cpu":
+        raise ValueError(f"backend 'numba' runs on the CPU, but the tensors are on {device!r}")
+    if chosen == "triton" and (device != "cuda" or dtype == torch.float64):
         raise ValueError(f"backend 'triton' takes float32, float16 and bfloat16 on a GPU, but the tensors are "
-                         f"{dtype} on {device_type!r}")
+                         f"{dtype} on {device!r}")
     return chosen
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether a transform of torch.func is active, or a tensor has a tangent for forward-mode differentiation."""
+    if torch._C._are_functorch_transforms_active():  # torch has no public way to ask
+        return True
+    return any(unpack_dual(tensor).tangent is not None for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Checks of the op's arguments: from shapes, dtypes and devices alone, so that no GPU is waited for."""
+"""Checks of the op's arguments: of types, shapes, dtypes and devices only, so that nothing waits for a GPU."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ def check_inputs(
     value: Tensor, level_shapes: Sequence[Sequence[int]], locations: Tensor, weights: Tensor
 ) -> tuple[tuple[int, int], ...]:
     """Raise ValueError where the arguments of `ms_deform_attn` do not fit; return the level shapes."""
+    _check_tensors(value=value, locations=locations, weights=weights)
     shapes = _check_levels(value, level_shapes)
     B, _, M, _ = value.shape
     L = len(shapes)
@@ -19,7 +20,7 @@ def check_inputs(
     Q, P = locations.shape[1], locations.shape[4]
     if P == 0:
         raise ValueError(
-            f"locations must have at least one point a level, got shape {tuple(locations.shape)}"
+            f"locations must have at least one point per level, got shape {tuple(locations.shape)}"
         )
     _check_shape("locations", locations, (B, Q, M, L, P, 2), "(B, Q, M, L, P, 2)")
     _check_shape("weights", weights, (B, Q, M, L, P), "(B, Q, M, L, P)")
@@ -31,13 +32,14 @@ def check_fused_inputs(
     value: Tensor, level_shapes: Sequence[Sequence[int]], reference: Tensor, offsets: Tensor, logits: Tensor
 ) -> tuple[tuple[int, int], ...]:
     """Raise ValueError where the arguments of `fused_ms_deform_attn` do not fit; return the level shapes."""
+    _check_tensors(value=value, reference=reference, offsets=offsets, logits=logits)
     shapes = _check_levels(value, level_shapes)
     B, _, M, _ = value.shape
     L = len(shapes)
     _check_rank("offsets", offsets, "(B, Q, M, L, P, 2)")
     Q, P = offsets.shape[1], offsets.shape[4]
     if P == 0:
-        raise ValueError(f"offsets must have at least one point a level, got shape {tuple(offsets.shape)}")
+        raise ValueError(f"offsets must have at least one point per level, got shape {tuple(offsets.shape)}")
     _check_shape("offsets", offsets, (B, Q, M, L, P, 2), "(B, Q, M, L, P, 2)")
     _check_rank("reference", reference, "(B, Q, L, 2)")
     coordinates = 4 if reference.shape[3] == 4 else 2
@@ -47,16 +49,24 @@ def check_fused_inputs(
     return shapes
 
 
+def _check_tensors(**arguments: object) -> None:
+    for name, argument in arguments.items():
+        if not isinstance(argument, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(argument).__name__}")
+        if argument.layout != torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got layout {argument.layout}")
+
+
 def _check_levels(value: Tensor, level_shapes: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
     _check_rank("value", value, "(B, N, M, D)")
     _, N, M, D = value.shape
     if M == 0 or D == 0:
         raise ValueError(f"value must have at least one head and one channel, got shape {tuple(value.shape)}")
-    expected = "level_shapes must be pairs (height, width) of Python ints, at least 1 and one pair a level"
+    expected = "level_shapes must be pairs (height, width) of Python ints, at least 1, one pair per level"
     if isinstance(level_shapes, Tensor):
-        raise ValueError(f"{expected}; got a tensor, whose .tolist() gives them")
-    if len(level_shapes) == 0 or not all(_is_level_shape(shape) for shape in level_shapes):
-        raise ValueError(f"{expected}; got {level_shapes}")
+        raise ValueError(f"{expected}; got a tensor: pass level_shapes.tolist()")
+    if not isinstance(level_shapes, Sequence) or not level_shapes or not all(map(_is_level_shape, level_shapes)):
+        raise ValueError(f"{expected}; got {level_shapes!r}")
     shapes = tuple((height, width) for height, width in level_shapes)
     tokens = sum(height * width for height, width in shapes)
     if tokens != N:
@@ -87,6 +97,6 @@ def _check_dtypes_and_devices(value: Tensor, **others: Tensor) -> None:
         is_double = tensor.dtype == torch.float64
         if tensor.dtype not in _DTYPES or is_double != (value.dtype == torch.float64):
             expected = "float64" if value.dtype == torch.float64 else "float32, float16 or bfloat16"
-            raise ValueError(f"{name} must be {expected} beside a value of {value.dtype}, got {tensor.dtype}")
+            raise ValueError(f"{name} must be {expected} with a value of {value.dtype}, got {tensor.dtype}")
         if tensor.device != value.device:
-            raise ValueError(f"{name} must be on {value.device} like value, got {tensor.device}")
+            raise ValueError(f"{name} must be on {value.device} as value is, got {tensor.device}")

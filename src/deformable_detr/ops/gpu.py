@@ -1,9 +1,9 @@
 """The op on the GPU: Triton kernels, forward and backward; README.md has the formulas.
 
 With TRITON_INTERPRET=1 in the environment the same source runs as ordinary Python, on tensors of the CPU: a debugger
-can enter it. docs/gpu.md tells how, and why programs have the size they have.
+can enter it. docs/gpu.md says how, and why programs have the size they have.
 
-A program is one warp, which works for BLOCK_Q queries of one head of one image. What it reads from the maps are tiles
+A program is one warp, which computes BLOCK_Q queries of one head of one image. What it reads from the maps are tiles
 (BLOCK_Q, BLOCK_D), queries by channels; what a query has once, like a position or a weight, is a vector (BLOCK_Q,).
 """
 
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Triton compiles anew for an int that is 1 or divisible by 16. These differ from batch to batch.
+# Triton compiles again for an int that is 1 or divisible by 16. These differ from batch to batch.
 _VARYING_SIZES = ["Q", "N", "M", "P"]
 
 
@@ -45,7 +45,7 @@ def fused_forward(
 
     Returns:
         The output (B, Q, M * D) in the dtype of `value`, and (B, Q, M) in float32, the logarithm of each head's sum
-        of exp(logits): from it and a logit the backward has the weight again.
+        of exp(logits): the backward computes the weights from it and the logits.
     """
     output = _empty_output(value, offsets)
     log_sums = logits.new_empty(logits.shape[:3], dtype=torch.float32)
@@ -63,9 +63,9 @@ def fused_backward(
     output: Tensor,
     log_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of `value`, of the points' positions, and of `logits`, from what `fused_forward` took and gave.
+    """The gradients of `value`, positions and `logits`, from the inputs and outputs of `fused_forward`.
 
-    That of the positions is (B, Q, M, L, P, 2) in float32, by x and y in pixels of the level.
+    Positions are x and y in pixels of the level: their gradient is (B, Q, M, L, P, 2), in float32.
     """
     gradients = _zero_gradient(value), _empty_gradient(offsets, torch.float32), _empty_gradient(logits)
     known = (grad_output, output, log_sums)
@@ -80,7 +80,7 @@ def _empty_output(value: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _zero_gradient(value: Tensor) -> Tensor:
-    """To be added to, hence float32: many small numbers meet in one pixel, and GPUs add no other type as fast."""
+    """In float32, as many small numbers are added up in one pixel, and as GPUs add no other type as fast."""
     return torch.zeros_like(value, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
@@ -89,33 +89,33 @@ def _empty_gradient(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Target:
-    """What the size of a program depends on."""
+class GpuTraits:
+    """The properties of a GPU that decide the size of a program."""
 
     warp_size: int
     adds_vectors: bool  # does one instruction add four numbers to memory?
 
     @staticmethod
-    def of(device: torch.device) -> "Target":
+    def of(device: torch.device) -> "GpuTraits":
         if device.type != "cuda":  # Triton's interpreter: any size will do
-            return Target(warp_size=32, adds_vectors=True)
+            return GpuTraits(warp_size=32, adds_vectors=True)
         properties = torch.cuda.get_device_properties(device)
-        return Target(properties.warp_size, adds_vectors=torch.version.hip is None and properties.major >= 9)
+        return GpuTraits(properties.warp_size, adds_vectors=torch.version.hip is None and properties.major >= 9)
 
 
 def kernel_constants(
-    target: Target, *, is_backward: bool, element_size: int, L: int, P: int, D: int, coordinates: int
+    traits: GpuTraits, *, is_backward: bool, element_size: int, L: int, P: int, D: int, coordinates: int
 ) -> dict[str, int]:
-    """What a kernel is compiled for.
+    """The constants that a kernel is compiled with.
 
     A thread loads 16 bytes of values at once, the most that an instruction can. In the backward it has as many channels
-    as it can add at once: otherwise Triton would hand every gradient from thread to thread before it is added.
+    as it can add at once: otherwise Triton would move every gradient from thread to thread before it is added.
     """
     BLOCK_D = triton.next_power_of_2(D)
     per_thread = 16 // element_size
     if is_backward:
-        per_thread = 4 if target.adds_vectors else 1
-    BLOCK_Q = max(1, target.warp_size * min(per_thread, BLOCK_D) // BLOCK_D)
+        per_thread = 4 if traits.adds_vectors else 1
+    BLOCK_Q = max(1, traits.warp_size * min(per_thread, BLOCK_D) // BLOCK_D)
     constants = {"L": L, "D": D, "COORDINATES": coordinates, "BLOCK_Q": BLOCK_Q, "BLOCK_D": BLOCK_D}
     if not is_backward:
         constants["BLOCK_POINTS"] = triton.next_power_of_2(L * P)
@@ -137,7 +137,7 @@ def _launch(
     if B * Q == 0:
         return
     constants = kernel_constants(
-        Target.of(value.device),
+        GpuTraits.of(value.device),
         is_backward=kernel is backward_kernel,
         element_size=value.element_size(),
         L=L,
@@ -147,7 +147,7 @@ def _launch(
     )
     tensors = (value, reference, offsets, logits, *others)
     tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
-    # As floats, which Triton does not look at: in a tuple, `do_not_specialize` has no say.
+    # As floats, for which Triton does not specialise: `do_not_specialize` does not reach into a tuple.
     sizes = tuple(float(size) for size in level_sizes)
     num_programs = triton.cdiv(Q, constants["BLOCK_Q"]) * M * B
     with torch.cuda.device_of(value):  # it need not be the current one
@@ -197,21 +197,13 @@ def forward_kernel(
         x_origin, x_scale = _origin_and_scale(reference, query * L + level, 0, width, P, COORDINATES)
         y_origin, y_scale = _origin_and_scale(reference, query * L + level, 1, height, P, COORDINATES)
         for point in range(level * P, level * P + P):
+            weight = _weight(logits + point, maximum, COORDINATES)
             x = x_origin + x_scale * tl.load(offsets + 2 * point).to(tl.float32)
             y = y_origin + y_scale * tl.load(offsets + 2 * point + 1).to(tl.float32)
-            weight = _weight(logits + point, maximum, COORDINATES)
-            left, sees_left, sees_right, left_share, right_share = _neighbours(x, width)
-            top, sees_top, sees_bottom, top_share, bottom_share = _neighbours(y, height)
-            token = (first_token + top * num_columns + left).to(tl.int64)[:, None]
-            top_left, top_right, bottom_left, bottom_right = _load_square(
-                value + token * (M * D),
-                M * D,
-                num_columns,
-                sees_left[:, None] & is_channel,
-                sees_right[:, None] & is_channel,
-                sees_top[:, None],
-                sees_bottom[:, None],
-            )
+            _, columns, rows, square = _read_square(value, M * D, first_token, x, y, width, height, is_channel)
+            _, _, left_share, right_share = columns
+            _, _, top_share, bottom_share = rows
+            top_left, top_right, bottom_left, bottom_right = square
             sums += (weight * top_share * left_share)[:, None] * top_left
             sums += (weight * top_share * right_share)[:, None] * top_right
             sums += (weight * bottom_share * left_share)[:, None] * bottom_left
@@ -246,9 +238,10 @@ def backward_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Add to `grad_value` (B, N, M, D), which comes as zeros, and fill the other gradients.
+    """Add to `grad_value` (B, N, M, D), zeros at first, and fill the other gradients.
 
-    For the fused op `grad_offsets` is by positions in pixels of the level, without a reference it is by locations.
+    For the fused op `grad_offsets` is the gradient of positions in pixels of the level; without a reference, of
+    locations.
     """
     image, head, query, is_query = _task(Q, M, BLOCK_Q)
     channel = tl.arange(0, BLOCK_D)[None, :]
@@ -275,22 +268,14 @@ def backward_kernel(
         x_origin, x_scale = _origin_and_scale(reference, query * L + level, 0, width, P, COORDINATES)
         y_origin, y_scale = _origin_and_scale(reference, query * L + level, 1, height, P, COORDINATES)
         for point in range(level * P, level * P + P):
+            weight = _weight(logits + point, log_sum, COORDINATES)
             x = x_origin + x_scale * tl.load(offsets + 2 * point).to(tl.float32)
             y = y_origin + y_scale * tl.load(offsets + 2 * point + 1).to(tl.float32)
-            weight = _weight(logits + point, log_sum, COORDINATES)
-            left, sees_left, sees_right, left_share, right_share = _neighbours(x, width)
-            top, sees_top, sees_bottom, top_share, bottom_share = _neighbours(y, height)
-            token = (first_token + top * num_columns + left).to(tl.int64)[:, None]
-            top_left, top_right, bottom_left, bottom_right = _load_square(
-                value + token * (M * D),
-                M * D,
-                num_columns,
-                sees_left[:, None] & is_channel,
-                sees_right[:, None] & is_channel,
-                sees_top[:, None],
-                sees_bottom[:, None],
-            )
-            # The additions need nothing of what was loaded: they go out while the loads are under way.
+            token, columns, rows, square = _read_square(value, M * D, first_token, x, y, width, height, is_channel)
+            sees_left, sees_right, left_share, right_share = columns
+            sees_top, sees_bottom, top_share, bottom_share = rows
+            top_left, top_right, bottom_left, bottom_right = square
+            # The additions do not need what is being loaded: they are sent out before it arrives.
             _add_to_square(
                 grad_value + token * (M * D),
                 M * D,
@@ -305,7 +290,7 @@ def backward_kernel(
                 bottom_share[:, None],
             )
 
-            # What is wanted of the rows is their products with the gradient: zero outside the map, as the rows are.
+            # Products of the rows with the gradient: zero outside the map, as the rows are.
             top_left_product = tl.sum(top_left * grad, axis=1)
             top_right_product = tl.sum(top_right * grad, axis=1)
             bottom_left_product = tl.sum(bottom_left * grad, axis=1)
@@ -331,10 +316,10 @@ def backward_kernel(
 @triton.jit
 @no_type_check
 def _task(Q, M, BLOCK_Q: tl.constexpr):
-    """What this program works for: its image and head, its queries among (B, Q), and which of these exist.
+    """The part of this program: its image and head, its queries among (B, Q), and which of these exist.
 
-    The last program of a head may have queries to spare. They repeat the last one, and so may read whatever that may,
-    but they must not write.
+    The last program of a head may have room for more queries than there are. The surplus repeats the last query, so
+    that it reads valid memory, and must not write.
     """
     num_tiles = tl.cdiv(Q, BLOCK_Q)
     program = tl.program_id(0)
@@ -357,7 +342,7 @@ def _softmax_terms(logits, num_points, BLOCK_POINTS: tl.constexpr):
 @triton.jit
 @no_type_check
 def _weight(logit, shift, COORDINATES: tl.constexpr):
-    """The attention weight of a point: exp(logit - shift), or without a reference what is given."""
+    """The attention weight of a point: exp(logit - shift), or without a reference the number itself."""
     weight = tl.load(logit).to(tl.float32)
     if COORDINATES > 0:
         weight = tl.exp(weight - shift)
@@ -369,8 +354,8 @@ def _weight(logit, shift, COORDINATES: tl.constexpr):
 def _origin_and_scale(reference, row, AXIS: tl.constexpr, size, P, COORDINATES: tl.constexpr):
     """Along one axis of a level, where offsets start and how long an offset of 1 is, in pixels.
 
-    The first pixel's centre is 0. COORDINATES says what the offsets are: 0 locations in [0, 1], 2 pixels beside a
-    reference point, 4 shares of a reference box.
+    The first pixel's centre is 0. COORDINATES says what the offsets are: 0 locations in [0, 1], 2 pixels from a
+    reference point, 4 fractions of a reference box.
     """
     origin, scale = -0.5, 1.0
     if COORDINATES == 0:
@@ -384,14 +369,39 @@ def _origin_and_scale(reference, row, AXIS: tl.constexpr, size, P, COORDINATES: 
 
 @triton.jit
 @no_type_check
+def _read_square(value, stride, first_token, x, y, width, height, is_channel):
+    """The four pixels around a position on one level.
+
+    Returns the token of the upper left one, relative to `value`; for columns and for rows, whether each of the two is
+    seen and their shares; and the channels of the four pixels.
+    """
+    num_columns = tl.cast(width, tl.int32)
+    left, sees_left, sees_right, left_share, right_share = _neighbours(x, width)
+    top, sees_top, sees_bottom, top_share, bottom_share = _neighbours(y, height)
+    token = (first_token + top * num_columns + left).to(tl.int64)[:, None]
+    square = _load_square(
+        value + token * stride,
+        stride,
+        num_columns,
+        sees_left[:, None] & is_channel,
+        sees_right[:, None] & is_channel,
+        sees_top[:, None],
+        sees_bottom[:, None],
+    )
+    columns = sees_left, sees_right, left_share, right_share
+    rows = sees_top, sees_bottom, top_share, bottom_share
+    return token, columns, rows, square
+
+
+@triton.jit
+@no_type_check
 def _neighbours(position, size):
     """The two pixels around a position along one axis.
 
-    Returns the index of the first, whether each is seen, that is, lies on the map, and their shares of the sample. A
-    position that is not finite or sees no pixel is told first and then replaced by 0: no number is too large for an
-    integer.
+    Returns the index of the first, whether each is seen, that is, on the map, and their shares of the sample. A
+    position that is not finite or sees no pixel is replaced by 0 after that test: an integer could not hold it.
     """
-    sees_map = (position > -1) & (position < size)
+    sees_map = (position >= -1) & (position < size)
     position = tl.where(sees_map, position, 0.0)
     first = tl.floor(position)
     sees_first = sees_map & (first >= 0)
@@ -405,7 +415,7 @@ def _neighbours(position, size):
 def _load_square(top_left, stride, num_columns, sees_left, sees_right, sees_top, sees_bottom):
     """The channels of four neighbouring pixels in float32, zeros where they are not seen.
 
-    All four are asked for before the first is used, so that they are waited for together.
+    All four loads are issued before the first result is used, so that their waits overlap.
     """
     top_right = top_left + stride
     bottom_left = top_left + num_columns.to(tl.int64) * stride
@@ -437,10 +447,10 @@ def _add_to_square(
     top_share,
     bottom_share,
 ):
-    """Share out what the left and the right pixels get between the upper and the lower ones.
+    """Add to the four pixels: `left` and `right`, each divided between its upper and its lower pixel.
 
-    Other programs add to the same pixels. "relaxed" and an unused result make of an atomic operation a plain addition
-    in memory, which nobody waits for.
+    Other programs add to the same pixels. With "relaxed" and an unused result, an atomic operation becomes a plain
+    addition in memory, which no thread waits for.
     """
     top_right = top_left + stride
     bottom_left = top_left + num_columns.to(tl.int64) * stride

@@ -1,7 +1,12 @@
-"""The kernels as PyTorch operators, so that autograd, torch.compile and torch.export know them.
+"""The kernels as PyTorch operators, known to autograd, torch.compile and torch.export.
 
-A schema of torch.library takes no nested tuples: the level shapes come as `level_sizes`, the flat list
-[height, width, height, width, ...]. The arguments are trusted to be checked.
+Four operators: the plain and the fused op, and the backward of each. Each has a schema, kernels, a fake (the shapes and
+dtypes of its results, for tracing) and, below all of them, a derivative. A schema of torch.library takes no nested
+tuples: level shapes come as `level_sizes`, the flat list [height, width, height, width, ...]. Arguments are not checked
+here.
+
+`torch.library.custom_op` would be shorter, but the first call of such an operator imports the machinery of
+torch.compile, which takes longer than all the rest of a short program.
 """
 
 # ruff: noqa: ARG001 -- torch.library fixes the signatures
@@ -15,81 +20,97 @@ from torch import Tensor
 
 from deformable_detr.ops.reference import at_least_float32, gradients_of_offsets, gradients_of_reference
 
-_SCHEMAS = {
-    "ms_deform_attn": "(Tensor value, SymInt[] level_sizes, Tensor locations, Tensor weights) -> Tensor",
-    # The gradients of value, locations and weights.
-    "ms_deform_attn_backward": "(Tensor grad_output, Tensor value, SymInt[] level_sizes, Tensor locations, "
-                               "Tensor weights) -> (Tensor, Tensor, Tensor)",
-    # The output, and the logarithms of the softmax's sums (B, Q, M), which are all that the backward needs of it.
-    "fused_ms_deform_attn": "(Tensor value, SymInt[] level_sizes, Tensor reference, Tensor offsets, Tensor logits) "
-                            "-> (Tensor, Tensor)",
-    # The gradients of value, of the points' positions in pixels (B, Q, M, L, P, 2), and of logits.
-    "fused_ms_deform_attn_backward": "(Tensor grad_output, Tensor value, SymInt[] level_sizes, Tensor reference, "
-                                     "Tensor offsets, Tensor logits, Tensor output, Tensor log_sums) "
-                                     "-> (Tensor, Tensor, Tensor)",
-}
-_FUNCTIONS = {"ms_deform_attn": "forward", "ms_deform_attn_backward": "backward",
-              "fused_ms_deform_attn": "fused_forward", "fused_ms_deform_attn_backward": "fused_backward"}
+KERNEL_DEVICES = ("cpu", "cuda")
 
 
-def _cpu() -> ModuleType:
-    """Numba and Triton take a second to import: only who runs a kernel waits for it."""
-    from deformable_detr.ops import cpu
+def _kernels_for(tensor: Tensor) -> ModuleType:
+    """The module whose kernels run where the tensor is. Importing Numba or Triton takes a second, so it waits."""
+    if tensor.device.type == "cpu":
+        from deformable_detr.ops import cpu
 
-    return cpu
-
-
-def _gpu() -> ModuleType:
+        return cpu
     from deformable_detr.ops import gpu
 
     return gpu
 
 
-# torch.library.custom_op would do all this in fewer words; but with their first call its operators import the machinery
-# of torch.compile, which takes longer than all the rest of a short program.
-for _name, _schema in _SCHEMAS.items():
-    torch.library.define(f"deformable_detr::{_name}", _schema, tags=torch.Tag.pt2_compliant_tag)
-    for _device, _kernels in (("cpu", _cpu), ("cuda", _gpu)):
-        torch.library.impl(
-            f"deformable_detr::{_name}", _device,
-            lambda *arguments, kernels=_kernels, function=_FUNCTIONS[_name]: getattr(kernels(), function)(*arguments))
+def _define(name: str, schema: str) -> None:
+    torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
 
-ms_deform_attn = torch.ops.deformable_detr.ms_deform_attn.default
-ms_deform_attn_backward = torch.ops.deformable_detr.ms_deform_attn_backward.default
-fused_ms_deform_attn = torch.ops.deformable_detr.fused_ms_deform_attn.default
-fused_ms_deform_attn_backward = torch.ops.deformable_detr.fused_ms_deform_attn_backward.default
+
+_define("deformable_detr::ms_deform_attn",
+        "(Tensor value, SymInt[] level_sizes, Tensor locations, Tensor weights) -> Tensor")
+
+
+@torch.library.impl("deformable_detr::ms_deform_attn", KERNEL_DEVICES)
+def _run_ms_deform_attn(value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return _kernels_for(value).forward(value, level_sizes, locations, weights)
 
 
 @torch.library.register_fake("deformable_detr::ms_deform_attn")
-def _(value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+def _fake_ms_deform_attn(value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     return _empty_output(value, locations)
 
 
+# The gradients of value, locations and weights.
+_define("deformable_detr::ms_deform_attn_backward",
+        "(Tensor grad_output, Tensor value, SymInt[] level_sizes, Tensor locations, Tensor weights) "
+        "-> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.impl("deformable_detr::ms_deform_attn_backward", KERNEL_DEVICES)
+def _run_ms_deform_attn_backward(
+    grad_output: Tensor, value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _kernels_for(value).backward(grad_output, value, level_sizes, locations, weights)
+
+
 @torch.library.register_fake("deformable_detr::ms_deform_attn_backward")
-def _(
+def _fake_ms_deform_attn_backward(
     grad_output: Tensor, value: Tensor, level_sizes: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_like(value), _empty_like(locations), _empty_like(weights)
 
 
+# The output, and the logarithms of the softmax's sums (B, Q, M), which are all that the backward needs of it.
+_define("deformable_detr::fused_ms_deform_attn",
+        "(Tensor value, SymInt[] level_sizes, Tensor reference, Tensor offsets, Tensor logits) -> (Tensor, Tensor)")
+
+
+@torch.library.impl("deformable_detr::fused_ms_deform_attn", KERNEL_DEVICES)
+def _run_fused_ms_deform_attn(
+    value: Tensor, level_sizes: Sequence[int], reference: Tensor, offsets: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    return _kernels_for(value).fused_forward(value, level_sizes, reference, offsets, logits)
+
+
 @torch.library.register_fake("deformable_detr::fused_ms_deform_attn")
-def _(
+def _fake_fused_ms_deform_attn(
     value: Tensor, level_sizes: Sequence[int], reference: Tensor, offsets: Tensor, logits: Tensor
 ) -> tuple[Tensor, Tensor]:
     log_sums = value.new_empty(logits.shape[:3], dtype=at_least_float32(value).dtype)
     return _empty_output(value, offsets), log_sums
 
 
+# The gradients of value, of the points' positions in pixels (B, Q, M, L, P, 2), and of logits.
+_define("deformable_detr::fused_ms_deform_attn_backward",
+        "(Tensor grad_output, Tensor value, SymInt[] level_sizes, Tensor reference, Tensor offsets, Tensor logits, "
+        "Tensor output, Tensor log_sums) -> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.impl("deformable_detr::fused_ms_deform_attn_backward", KERNEL_DEVICES)
+def _run_fused_ms_deform_attn_backward(
+    grad_output: Tensor, value: Tensor, level_sizes: Sequence[int], reference: Tensor, offsets: Tensor,
+    logits: Tensor, output: Tensor, log_sums: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _kernels_for(value).fused_backward(
+        grad_output, value, level_sizes, reference, offsets, logits, output, log_sums)
+
+
 @torch.library.register_fake("deformable_detr::fused_ms_deform_attn_backward")
-def _(
-    grad_output: Tensor,
-    value: Tensor,
-    level_sizes: Sequence[int],
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    output: Tensor,
-    log_sums: Tensor,
+def _fake_fused_ms_deform_attn_backward(
+    grad_output: Tensor, value: Tensor, level_sizes: Sequence[int], reference: Tensor, offsets: Tensor,
+    logits: Tensor, output: Tensor, log_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_like(value), _empty_like(offsets, log_sums.dtype), _empty_like(logits)
 
@@ -103,6 +124,12 @@ def _empty_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
 
 
+ms_deform_attn = torch.ops.deformable_detr.ms_deform_attn.default
+ms_deform_attn_backward = torch.ops.deformable_detr.ms_deform_attn_backward.default
+fused_ms_deform_attn = torch.ops.deformable_detr.fused_ms_deform_attn.default
+fused_ms_deform_attn_backward = torch.ops.deformable_detr.fused_ms_deform_attn_backward.default
+
+
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     value, level_sizes, locations, weights = inputs
     ctx.save_for_backward(value, locations, weights)
@@ -112,8 +139,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
     value, locations, weights = ctx.saved_tensors
     grad_value, grad_locations, grad_weights = ms_deform_attn_backward(
-        grad_output, value, ctx.level_sizes, locations, weights
-    )
+        grad_output, value, ctx.level_sizes, locations, weights)
     return grad_value, None, grad_locations, grad_weights
 
 
@@ -125,12 +151,11 @@ def _save_for_fused_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Te
 
 
 def _fused_backward(
-    ctx: Any, grad_output: Tensor, _: Tensor
+    ctx: Any, grad_output: Tensor, grad_log_sums: Tensor
 ) -> tuple[Tensor, None, Tensor | None, Tensor, Tensor]:
     value, reference, offsets, logits, output, log_sums = ctx.saved_tensors
     grad_value, grad_positions, grad_logits = fused_ms_deform_attn_backward(
-        grad_output, value, ctx.level_sizes, reference, offsets, logits, output, log_sums
-    )
+        grad_output, value, ctx.level_sizes, reference, offsets, logits, output, log_sums)
     shapes = tuple(zip(ctx.level_sizes[::2], ctx.level_sizes[1::2], strict=True))
     grad_reference = None
     if ctx.needs_input_grad[2]:   # not in the encoder, where references are fixed
@@ -139,12 +164,14 @@ def _fused_backward(
     return grad_value, None, grad_reference, grad_offsets, grad_logits
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError("deformable attention has no second derivative")
+def _refuse_second_derivative(ctx: Any, *gradients: Any) -> None:
+    raise RuntimeError("the kernels of deformable attention have no second derivative: compute it inside "
+                       "`with deformable_detr.ops.use_backend(\"reference\")`")
 
 
-torch.library.register_autograd("deformable_detr::ms_deform_attn", _backward, setup_context=_save_for_backward)
+torch.library.register_autograd(
+    "deformable_detr::ms_deform_attn", _backward, setup_context=_save_for_backward)
 torch.library.register_autograd(
     "deformable_detr::fused_ms_deform_attn", _fused_backward, setup_context=_save_for_fused_backward)
-for _name in ("ms_deform_attn_backward", "fused_ms_deform_attn_backward"):
-    torch.library.register_autograd(f"deformable_detr::{_name}", _refuse)
+torch.library.register_autograd("deformable_detr::ms_deform_attn_backward", _refuse_second_derivative)
+torch.library.register_autograd("deformable_detr::fused_ms_deform_attn_backward", _refuse_second_derivative)

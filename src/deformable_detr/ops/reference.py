@@ -1,22 +1,22 @@
 """The definition of the op in plain PyTorch: any device, differentiable by autograd, exportable.
 
-Below it, what the fused op's gradients by position mean for reference and offsets.
+After it, the gradients of reference and offsets from those of the points' positions, for the kernels of the fused op.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LevelShapes = tuple[tuple[int, int], ...]
 
-def reference_ms_deform_attn(
-    value: Tensor, level_shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """What `ms_deform_attn` means (Deformable DETR, arXiv 2010.04159, eq. 3), level by level.
+
+def reference_ms_deform_attn(value: Tensor, level_shapes: LevelShapes, positions: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of bilinear samples (Deformable DETR, arXiv 2010.04159, eq. 3), level by level.
 
     Args:
         value: (B, N, M, D).
         level_shapes: L pairs (height, width).
-        locations: (B, Q, M, L, P, 2), x and y in [0, 1].
+        positions: (B, Q, M, L, P, 2), x and y in pixels of the level, 0 at the centre of the first.
         weights: (B, Q, M, L, P).
 
     Returns:
@@ -24,43 +24,75 @@ def reference_ms_deform_attn(
     """
     B, _, M, D = value.shape
     maps = at_least_float32(value).split([height * width for height, width in level_shapes], dim=1)
-    # A sample more than half a pixel outside [0, 1] is zero. So it is at -1 and 2, where the numbers of the
-    # pixels stay small. grid_sample would make NaN of a NaN; at -1 it reads zeros and passes no gradient.
-    locations = at_least_float32(locations).nan_to_num(nan=-1.0).clamp(-1.0, 2.0)
-    weights = at_least_float32(weights)
+    extents = level_extents(level_shapes, positions)
 
     samples = []
     for level, (height, width) in enumerate(level_shapes):
         feature_map = maps[level].permute(0, 2, 3, 1).reshape(B * M, D, height, width)
-        points = locations[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
-        samples.append(F.grid_sample(feature_map, 2 * points - 1, align_corners=False))  # (B * M, D, Q, P)
-    weights = weights.transpose(1, 2).flatten(0, 1).flatten(2)  # (B * M, Q, L * P)
+        points = positions[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
+        grid = _grid(points, extents[level], feature_map.dtype)
+        samples.append(F.grid_sample(feature_map, grid, align_corners=False))  # (B * M, D, Q, P)
+    weights = at_least_float32(weights).transpose(1, 2).flatten(0, 1).flatten(2)  # (B * M, Q, L * P)
     output = (torch.cat(samples, dim=-1) * weights[:, None]).sum(dim=-1)
     return output.unflatten(0, (B, M)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)
 
 
-def sampling_locations(
-    reference: Tensor, offsets: Tensor, level_shapes: tuple[tuple[int, int], ...]
-) -> Tensor:
-    """Where the points lie: (B, Q, M, L, P, 2), x and y in [0, 1], in float32 at least.
+def _grid(positions: Tensor, extent: Tensor, dtype: torch.dtype) -> Tensor:
+    """Positions (..., 2) as grid_sample wants them: -1 and 1 at the edges of a map of this width and height.
+
+    grid_sample turns them into pixels again, and rounds several times. A position so near to a pixel centre that this
+    could move it across is first moved away from it, by the bound of these roundings: grid_sample then takes the slope
+    on the right side.
+    """
+    # More than a pixel outside the map a sample is 0. So it is at -2 and a pixel beyond the other edge, where numbers
+    # stay small. grid_sample would make NaN of a NaN; of -2 it makes zeros and passes no gradient.
+    positions = positions.nan_to_num(nan=-2.0).clamp(torch.full_like(extent, -2.0), extent + 1)
+    grid = (2 * positions + 1) / extent - 1
+    rounded = grid.to(dtype)
+    is_exact = (rounded == grid) & ((rounded + 1) * extent.to(dtype) - 1 == 2 * positions)
+
+    # Half a unit in the last place of the grid, of grid + 1 and of two numbers as large as the position.
+    from_edge = positions + 0.5
+    bound = torch.finfo(dtype).eps / 2 * ((from_edge - extent / 2).abs() + 3 * from_edge.abs())
+    before = positions.floor()
+    moved = before + (positions - before).clamp(bound, 1 - bound)
+    shift = torch.where(is_exact, 0, moved - positions).detach()
+    return (grid + 2 * shift / extent).to(dtype)
+
+
+def positions_of_locations(locations: Tensor, level_shapes: LevelShapes) -> Tensor:
+    """Locations (B, Q, M, L, P, 2) in [0, 1] as positions in pixels of their level."""
+    locations = exact(locations)
+    return locations * level_extents(level_shapes, locations)[:, None] - 0.5
+
+
+def positions_of_offsets(reference: Tensor, offsets: Tensor, level_shapes: LevelShapes) -> Tensor:
+    """The positions (B, Q, M, L, P, 2) of the fused op's points, in pixels of their level.
 
     Args:
         reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes.
-        offsets: (B, Q, M, L, P, 2): pixels of the level beside points, 1 / P of half a box beside boxes.
+        offsets: (B, Q, M, L, P, 2): in pixels of the level from points, in 1 / P of half a box from boxes.
         level_shapes: L pairs (height, width).
     """
-    reference = at_least_float32(reference)[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 or 4)
-    offsets = at_least_float32(offsets)
-    if reference.shape[-1] == 4:
-        # Infinity or NaN as a factor would make NaN of the zero gradient that a location there gets.
-        centre, extents = reference[..., :2], reference[..., 2:]
-        readable = offsets.isfinite() & extents.isfinite()
-        shifts = torch.where(readable, offsets, 0) / offsets.shape[4] * torch.where(readable, extents, 0) * 0.5
-        return centre + torch.where(readable, shifts, torch.nan)
-    return reference + offsets / level_extents(level_shapes, offsets)[:, None]
+    start, unit = (part[:, :, None, :, None] for part in offset_frames(reference, level_shapes, offsets.shape[4]))
+    offsets = exact(offsets)
+    # An infinite or NaN factor would make NaN of the zero gradient that a position there gets.
+    readable = offsets.isfinite() & unit.isfinite()
+    shifts = torch.where(readable, offsets, 0) * torch.where(readable, unit, 0)
+    return start + torch.where(readable, shifts, torch.nan)
 
 
-def level_extents(level_shapes: tuple[tuple[int, int], ...], like: Tensor) -> Tensor:
+def offset_frames(reference: Tensor, level_shapes: LevelShapes, num_points: int) -> tuple[Tensor, Tensor]:
+    """The position from which the offsets around a reference count, and their unit: (B, Q, L, 2) each, in pixels."""
+    reference = exact(reference)
+    extents = level_extents(level_shapes, reference)
+    start = reference[..., :2] * extents - 0.5
+    if reference.shape[-1] == 2:
+        return start, torch.ones_like(start)
+    return start, reference[..., 2:] * extents * (0.5 / num_points)
+
+
+def level_extents(level_shapes: LevelShapes, like: Tensor) -> Tensor:
     """(L, 2), width and height of each level, on the device and in the dtype of `like`."""
     # Filled on the device: a copy from the host would make a GPU wait.
     widths = torch.cat([like.new_full((1,), width) for _, width in level_shapes])
@@ -78,11 +110,16 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """In float64, where a float32 location times the size of a map is not rounded; MPS has float32 only."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
 def gradients_of_offsets(
-    grad_positions: Tensor, reference: Tensor, offsets: Tensor, level_shapes: tuple[tuple[int, int], ...]
+    grad_positions: Tensor, reference: Tensor, offsets: Tensor, level_shapes: LevelShapes
 ) -> Tensor:
     """The gradient of `offsets` (B, Q, M, L, P, 2) from that of the points' positions in pixels."""
-    if reference.shape[-1] == 2:   # beside a point an offset is one in pixels
+    if reference.shape[-1] == 2:   # offsets from points are in pixels
         return grad_positions.to(offsets.dtype)
     extents = at_least_float32(reference)[..., 2:] * level_extents(level_shapes, grad_positions)
     units = extents[:, :, None, :, None] * (0.5 / offsets.shape[4])
@@ -90,7 +127,7 @@ def gradients_of_offsets(
 
 
 def gradients_of_reference(
-    grad_positions: Tensor, reference: Tensor, offsets: Tensor, level_shapes: tuple[tuple[int, int], ...]
+    grad_positions: Tensor, reference: Tensor, offsets: Tensor, level_shapes: LevelShapes
 ) -> Tensor:
     """The gradient of `reference` (B, Q, L, 2 or 4), to which all heads and points contribute."""
     grad_locations = grad_positions * level_extents(level_shapes, grad_positions)[:, None]
@@ -102,5 +139,5 @@ def gradients_of_reference(
 
 
 def _product(gradient: Tensor, factor: Tensor) -> Tensor:
-    """No gradient passes where none came, though the factor be infinite."""
+    """The product, zero where the gradient is, even if the factor is infinite."""
     return torch.where(gradient == 0, 0, gradient * factor)

@@ -1,0 +1,58 @@
+"""Compile functions with Numba: the cache on disk, and a line in the log before a kernel takes seconds to compile."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import event
+
+logger = logging.getLogger("deformable_detr.ops")
+
+
+def compiled(**options: Any) -> Callable[[Callable], Any]:
+    """`numba.njit` as a decorator: compiled at the first call for the types of its arguments, and kept on disk."""
+
+    def decorate(function: Callable) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # Numba found no folder that it can write to
+            return numba.njit(**options)(function)
+
+    return decorate
+
+
+def compiled_kernel(signature: str, name: str, **options: Any) -> Callable[[Callable], Any]:
+    """As `compiled`, but for these types only, and at once: loaded from disk, or compiled after a line in the log.
+
+    Args:
+        signature: types of result and arguments, as Numba writes them.
+        name: what the log calls the kernel.
+    """
+
+    def decorate(function: Callable) -> Any:
+        with event.install_listener("numba:compile", _Announcement(function, name)):
+            try:
+                return numba.njit(signature, cache=True, **options)(function)
+            except RuntimeError:  # Numba found no folder that it can write to
+                return numba.njit(signature, **options)(function)
+
+    return decorate
+
+
+class _Announcement(event.Listener):
+    """Logs that a function is being compiled. Numba sends no such event for what it loads from disk."""
+
+    def __init__(self, function: Callable, name: str) -> None:
+        self.function, self.name = function, name
+
+    def on_start(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        if dispatcher.py_func is not self.function:
+            return
+        kept = "once per machine" if dispatcher.stats.cache_path else (
+            "in every process, as no folder for the result can be written (see NUMBA_CACHE_DIR)")
+        logger.info("Compiling the %s for this CPU, %s: some seconds, more on a busy machine.", self.name, kept)
+
+    def on_end(self, event: Any) -> None:
+        """Required by Numba."""
