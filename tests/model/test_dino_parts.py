@@ -20,7 +20,7 @@ def batch() -> ImageBatch:
 
 def queries_of(model: DeformableDETR, batch: ImageBatch) -> Queries:
     pyramid = model.pyramid(model.backbone(batch))
-    return model.queries(model.encoder(pyramid), pyramid)
+    return model.queries(model.encoder(pyramid))
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def test_mixed_queries_learn_the_content_and_place_the_proposals(batch: ImageBat
     model = small_model(mixed_queries=True)
     queries = queries_of(model, batch)
     for content in queries.content:
-        assert torch.equal(content, model.queries.content.weight)
+        assert torch.equal(content, model.queries.embedding.content.weight)
     assert not torch.allclose(queries.position[0], queries.position[1])
     elsewhere = queries_of(model, ImageBatch.from_images([image.flip(-1) for image in batch.images]))
     assert torch.equal(elsewhere.content, queries.content)

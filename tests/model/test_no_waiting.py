@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deformable_detr import ImageBatch
-from deformable_detr.papers.config import PRESETS
+from deformable_detr.papers import ModelConfig
 from helpers.models import small_model
 
 
@@ -26,7 +26,7 @@ class Waits(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ModelConfig.presets)
 def test_forward_makes_no_gpu_wait(preset):
     """On a GPU that is imagined: there tensors have shapes and devices, and reading their numbers is an error."""
     with FakeTensorMode(), torch.device("cuda"):

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from deformable_detr import DeformableDETR, ImageBatch, ModelConfig, Target, ops
-from deformable_detr.papers.config import PRESETS
 from deformable_detr.training import Recipe, SetLoss, build_optimizer
 from deformable_detr.weights import from_official, to_official
 from reference import known
@@ -30,7 +29,7 @@ class Case:
     targets: list[Target]
 
 
-@pytest.fixture(params=PRESETS)
+@pytest.fixture(params=ModelConfig.presets)
 def case(request: pytest.FixtureRequest) -> Case:
     meta, arrays = known.load(REFERENCE / f"{request.param}.npz")
     model = DeformableDETR(ModelConfig.preset(request.param, num_queries=60, dropout=0.0)).eval()

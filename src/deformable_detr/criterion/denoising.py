@@ -1,11 +1,11 @@
-"""Truth with noise on it, to be told apart and put right: a lesson that needs no matching.
+"""Denoising: extra queries that start from noisy ground-truth boxes, and need no matching.
 
-DETR's queries change their objects from step to step while the matching still wavers. A box near an object has no
-such doubt: it is that object's (DN-DETR, arXiv 2203.01305). One farther off must be recognised as nothing, so that
-of several queries at an object the nearest learns to win (DINO, arXiv 2203.03605, section 3.3).
+Early in a training the matching assigns a query to another object in nearly every step. A box near an object is
+unambiguous: its target is that object (DN-DETR, arXiv 2203.01305). A box farther off must be classified as background,
+so that the nearest of several queries learns to win the object (DINO, arXiv 2203.03605, section 3.3).
 
-Neither paper's embedding of noisy labels is here. It gives the decoder a word that it never hears when it detects;
-without it an extra query is made from its box exactly as a proposal's is, and the class must be seen in the image.
+Neither paper's embedding of noisy labels is used. It gives the decoder an input that it never gets when it detects;
+without it an extra query is made from its box exactly as a proposal's is, and its class must be read from the image.
 """
 
 from collections.abc import Sequence
@@ -20,28 +20,29 @@ from deformable_detr.structures import ExtraQueries, Target, tensor_structure
 
 # How far the noise moves each edge of a box, in halves of its own width or height. Near is DN-DETR's: with DINO's
 # 1.0 a small decoder learned hardly anything from it in some hundred steps.
-NEAR = (0.0, 0.4)      # of what must be put right
-FAR = (1.0, 2.0)       # of what must be recognised as nothing
+NEAR = (0.0, 0.4)      # boxes to be corrected
+FAR = (1.0, 2.0)       # boxes to be classified as background
 
-NOTHING = -1
+NOTHING = -1           # instead of an object
 
 
 @tensor_structure
 class Denoising:
-    """Extra queries, and what is to be answered to each."""
+    """Extra queries and their targets."""
 
     queries: ExtraQueries
-    objects: Int64[Tensor, "B E"]       # which of the image's objects; NOTHING: none of them
-    weights: Float[Tensor, "B E"]       # in the loss: one over the image's groups; 0 for an empty slot
+    objects: Int64[Tensor, "B E"]       # index of the image's object, or NOTHING
+    weights: Float[Tensor, "B E"]       # in the loss: 1 / number of groups of the image; 0 for an empty slot
 
     def image(self, index: int) -> "Denoising":
         """The part of one image, as a batch of one."""
         rows = slice(index, index + 1)
-        return Denoising(ExtraQueries(self.queries.boxes[rows], self.queries.groups[rows]), self.objects[rows],
+        labels = None if self.queries.labels is None else self.queries.labels[rows]
+        return Denoising(ExtraQueries(self.queries.boxes[rows], self.queries.groups[rows], labels), self.objects[rows],
                          self.weights[rows])
 
     def matches(self, targets: Sequence[Target], num_layers: int) -> Matches:
-        """Which extra query answers for which object: in every layer the same."""
+        """The extra query of each object, the same in every layer."""
         image, query = (self.objects != NOTHING).nonzero().unbind(1)
         counts = torch.tensor([0, *(len(target.labels) for target in targets)], device=image.device)
         target = self.objects[image, query] + counts.cumsum(0)[image]
@@ -50,11 +51,11 @@ class Denoising:
 
 
 def build_denoising(targets: Sequence[Target], num_queries: int) -> Denoising:
-    """Noisy boxes for a batch, `num_queries` slots an image; chance is torch's generator on the CPU.
+    """Noisy boxes for a batch, `num_queries` slots per image; random numbers come from torch's CPU generator.
 
-    In a group each object has one query near to it and one farther off. An image has as many groups as fit;
-    where not even one does, a random part of its objects is asked about. The number of slots never changes, as a
-    new shape would cost time, and no image's queries depend on its neighbours in the batch.
+    In a group each object has one query near it and one farther off. An image has as many groups as fit; if not even
+    one does, a random part of its objects is used. The number of slots never changes, since a new shape would cost
+    time, and an image's queries do not depend on the other images of the batch.
     """
     images = [_image(target, num_queries) for target in targets]
     boxes, groups, objects, weights = (torch.stack(parts) for parts in zip(*images, strict=True))
@@ -78,7 +79,7 @@ def _image(target: Target, num_queries: int) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def noisy(boxes: Float[Tensor, "T 4"], num_groups: int) -> Float[Tensor, "groups 2 T 4"]:
-    """Boxes, cxcywh in [0, 1], whose edges have moved: near, then far ones of each group."""
+    """Boxes, cxcywh in [0, 1], with moved edges: of each group first the near ones, then the far ones."""
     least, most = torch.tensor([NEAR, FAR]).T[..., None, None]
     shape = num_groups, 2, *boxes.shape
     distance = least + (most - least) * torch.rand(shape)

@@ -1,21 +1,21 @@
-"""Predictions and targets -> one number to make smaller (paper, appendix A.3; DETR, section 3.1)."""
+"""Predictions and targets -> one number to minimise (paper, appendix A.3; DETR, section 3.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as distributed
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou, intersection_and_union
+from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
+from deformable_detr.criterion.class_costs import FocalCost
+from deformable_detr.criterion.class_losses import Answers, ClassLoss, FocalLoss, QualityLoss
 from deformable_detr.criterion.denoising import Denoising
 from deformable_detr.criterion.matching import Matches, MatchingCost, match
+from deformable_detr.criterion.proposals import ProposalTask, objectness
 from deformable_detr.structures import Predictions, Proposals, Target, to_device
-
-SCORE_SHARE = 0.25   # of the score in a soft target
 
 
 @dataclass(frozen=True)
@@ -23,26 +23,42 @@ class Losses:
     """The weighted sum, and its unweighted parts under their published names.
 
     `loss_ce`, `loss_bbox`, `loss_giou` are the last layer's; `_0`, `_1`, ... those of the layers before; `_enc`
-    those of the two-stage proposals; `_dn`, `_dn_0`, `_dn_1`, ... those of the denoising.
+    (in DINO `_interm`) those of the two-stage proposals; `_dn`, `_dn_0`, `_dn_1`, ... those of the denoising.
     """
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]]
 
 
+class LayerLosses(NamedTuple):
+    """Losses of some layers by their kind, and the ending that the published names of each layer have."""
+
+    endings: list[str]
+    by_kind: dict[str, Float[Tensor, "layers"]]
+
+
 @dataclass(frozen=True)
 class SetLoss:
-    """Matches queries with objects, layer by layer, then adds focal, L1 and GIoU losses.
+    """Matches queries with objects, layer by layer, then adds classification, L1 and GIoU losses.
 
-    The weights are those of the sum and of the matching alike. Everything is computed in float32, whatever
-    the autocast around it: in half precision 1 - p + 1e-8 underflows and costs become infinite.
+    The defaults are Deformable DETR's. Everything is computed in float32, whatever the autocast around it: in half
+    precision 1 - p + 1e-8 underflows and costs become infinite.
 
-    With `proposal_repeats` so many proposals are matched with every object (H-DETR, arXiv 2207.13080), which
-    teaches the encoder as many times as much; their losses are divided by it. The best proposals then hold several
-    of each object, for which there must be queries enough.
-
-    `class_target` says what a matched query's score should be: "hard", 1; or "iou", which grows with how well
-    its box fits, so that the best boxes come first (see `quality_loss`). Proposals are always "hard".
+    Attributes:
+        class_weight: Of the classification loss; like the two below also of its cost in the matching.
+        box_weight: Of the L1 loss.
+        giou_weight: Of the GIoU loss.
+        alpha: Of the focal loss.
+        gamma: Of the focal loss.
+        proposal_repeats: This many proposals are matched with every object (H-DETR, arXiv 2207.13080), which gives the
+            encoder that much more supervision; their losses are divided by it. The best proposals then hold several of
+            each object, so there must be enough queries.
+        class_target: What a matched query's score should become: "hard", 1; or "iou", which grows with how well its
+            box fits, so that the best boxes come first (see `QualityLoss`). Proposals are always "hard".
+        class_loss: In the place of the one that `class_target` means.
+        cost: Of the matching, in the place of the one that the weights above mean.
+        proposals: Which proposals are trained as what.
+        denoising_names: Whether the parts of the denoising are listed, as zeros, where there is none.
     """
 
     class_weight: float = 2
@@ -52,120 +68,102 @@ class SetLoss:
     gamma: float = 2
     proposal_repeats: int = 1
     class_target: Literal["hard", "iou"] = "hard"
+    class_loss: ClassLoss | None = None
+    cost: MatchingCost | None = None
+    proposals: ProposalTask = objectness
+    denoising_names: bool = False
 
     def __call__(self, predictions: Predictions, targets: Sequence[Target],
                  num_boxes: Float[Tensor, ""] | None = None, denoising: Denoising | None = None) -> Losses:
-        """The losses of a batch, divided by `num_boxes`: by default what `count_boxes` says of its targets.
+        """The losses of a batch, divided by `num_boxes`, by default `count_boxes(targets)`.
 
-        `denoising` is what the model was asked beside. Raises ValueError for targets that do not fit the predictions,
-        and NonFiniteError, which names the image, when the matching meets NaN.
+        `denoising` describes the extra queries, where there were any. Raises ValueError for targets that do not fit the
+        predictions, and NonFiniteError, which names the image, when the matching meets NaN.
         """
         check_targets(predictions, targets)
-        with torch.autocast(predictions.logits.device.type, enabled=False):
+        device = predictions.logits.device
+        with torch.autocast(device.type, enabled=False):
             if num_boxes is None:
-                num_boxes = count_boxes(targets, predictions.logits.device)
-            device = predictions.logits.device
+                num_boxes = count_boxes(targets, device)
             return self._losses(predictions, to_device(list(targets), device), num_boxes, to_device(denoising, device))
 
     def _losses(self, predictions: Predictions, targets: list[Target], num_boxes: Float[Tensor, ""],
                 denoising: Denoising | None) -> Losses:
         last = len(predictions.logits) - 1
-        suffixes = ["" if layer == last else f"_{layer}" for layer in range(last + 1)]
-        parts = self._matched(predictions.logits, predictions.boxes, targets, num_boxes, suffixes)
+        endings = [*(f"_{layer}" for layer in range(last)), ""]
+        groups = [LayerLosses(endings, self._matched(predictions.logits, predictions.boxes, targets, num_boxes))]
         if predictions.proposals is not None:
-            parts |= self._proposal_parts(predictions.proposals, targets, num_boxes)
+            groups.append(self._proposal_losses(predictions.proposals, targets, num_boxes))
+        noisy = [f"_dn{ending}" for ending in endings]
         if denoising is not None:
             extra = predictions.extra
-            assert extra is not None, "the model was not asked what the denoising asks"
-            parts |= self._parts(extra.logits, extra.boxes, denoising.matches(targets, last + 1), targets, num_boxes,
-                                 [f"_dn{suffix}" for suffix in suffixes], denoising.weights)
-        weights = {"loss_ce": self.class_weight, "loss_bbox": self.box_weight, "loss_giou": self.giou_weight}
-        total = torch.stack([weights["_".join(name.split("_")[:2])] * part for name, part in parts.items()]).sum()
-        return Losses(total, parts)
+            assert extra is not None, "the model got no extra queries"
+            matches = denoising.matches(targets, last + 1)
+            groups.append(LayerLosses(noisy, self._by_kind(extra.logits, extra.boxes, matches, targets, num_boxes,
+                                                           denoising.weights)))
+        elif self.denoising_names:
+            zeros = predictions.logits.new_zeros(len(noisy))
+            groups.append(LayerLosses(noisy, dict.fromkeys(groups[0].by_kind, zeros)))
+        return self._sum(groups)
 
-    def _proposal_parts(self, proposals: Proposals, targets: list[Target],
-                        num_boxes: Float[Tensor, ""]) -> dict[str, Float[Tensor, ""]]:
-        # Proposals say only "an object": class 0 stands for all.
+    def _sum(self, groups: list[LayerLosses]) -> Losses:
+        weights = {"loss_ce": self.class_weight, "loss_bbox": self.box_weight, "loss_giou": self.giou_weight}
+        parts, weighted = {}, []
+        for endings, by_kind in groups:
+            for layer, ending in enumerate(endings):
+                for kind, losses in by_kind.items():
+                    parts[f"{kind}{ending}"] = losses[layer]
+                    weighted.append(weights[kind] * losses[layer])
+        return Losses(torch.stack(weighted).sum(), parts)
+
+    def _proposal_losses(self, proposals: Proposals, targets: list[Target],
+                         num_boxes: Float[Tensor, ""]) -> LayerLosses:
+        task = self.proposals(proposals, targets)
         repeats = self.proposal_repeats
-        objects = [Target(torch.zeros_like(target.labels).repeat(repeats), target.boxes.repeat(repeats, 1),
-                          target.image_id) for target in targets]
-        return replace(self, class_target="hard")._matched(
-            proposals.logits[None], proposals.boxes[None], objects, num_boxes * repeats, ["_enc"])
+        objects = [Target(target.labels.repeat(repeats), target.boxes.repeat(repeats, 1), target.image_id)
+                   for target in task.targets]
+        hard = replace(self, class_target="hard")
+        return LayerLosses([task.ending], hard._matched(task.logits[None], task.boxes[None], objects,
+                                                        num_boxes * repeats))
 
     def _matched(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],
-                 targets: list[Target], num_boxes: Float[Tensor, ""], suffixes: list[str],
-                 ) -> dict[str, Float[Tensor, ""]]:
-        cost = MatchingCost(self.class_weight, self.box_weight, self.giou_weight, self.alpha, self.gamma)
-        matches = match(logits.float(), boxes.float(), targets, cost)
-        return self._parts(logits, boxes, matches, targets, num_boxes, suffixes)
+                 targets: list[Target], num_boxes: Float[Tensor, ""]) -> dict[str, Float[Tensor, "layers"]]:
+        matches = match(logits.float(), boxes.float(), targets, self.matching_cost)
+        return self._by_kind(logits, boxes, matches, targets, num_boxes)
 
-    def _parts(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"], matches: Matches,
-               targets: list[Target], num_boxes: Float[Tensor, ""], suffixes: list[str],
-               weights: Float[Tensor, "B Q"] | None = None) -> dict[str, Float[Tensor, ""]]:
-        logits, boxes = logits.float(), boxes.float()
+    def _by_kind(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"], matches: Matches,
+                 targets: list[Target], num_boxes: Float[Tensor, ""],
+                 weights: Float[Tensor, "B Q"] | None = None) -> dict[str, Float[Tensor, "layers"]]:
         labels, truth = (torch.cat([getattr(target, name) for target in targets]) for name in ("labels", "boxes"))
+        answers = Answers(logits.float(), boxes.float(), matches, labels, truth, num_boxes, weights)
+        return {"loss_ce": self._class_loss(answers), **box_losses(answers, self.matching_cost.epsilon)}
+
+    @property
+    def matching_cost(self) -> MatchingCost:
+        """What the matching minimises."""
+        return self.cost or MatchingCost(self.class_weight, self.box_weight, self.giou_weight,
+                                         FocalCost(self.alpha, self.gamma))
+
+    @property
+    def _class_loss(self) -> ClassLoss:
         if self.class_target == "iou":
-            classes = quality_loss(logits, matches, labels, fit(boxes, matches, truth), self.gamma, weights)
-        else:
-            classes = focal_loss(logits, matches, labels, self.alpha, self.gamma, weights)
-        by_kind = {"loss_ce": classes, **box_losses(boxes, matches, truth, weights)}
-        return {f"{kind}{suffix}": layers[index] / num_boxes
-                for index, suffix in enumerate(suffixes) for kind, layers in by_kind.items()}
+            return QualityLoss(self.gamma)
+        return self.class_loss or FocalLoss(self.alpha, self.gamma)
 
 
-def focal_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels: Tensor, alpha: float, gamma: float,
-               weights: Float[Tensor, "B Q"] | None = None) -> Float[Tensor, "layers"]:
-    """Focal loss of every query and class (arXiv 1708.02002, equation 5), summed in each layer."""
-    truth = torch.zeros_like(logits)
-    truth[matches.layer, matches.image, matches.query, labels[matches.target]] = 1
-    probability = logits.sigmoid()
-    miss = torch.where(truth > 0, 1 - probability, probability)
-    balance = torch.where(truth > 0, alpha, 1 - alpha)
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    losses = balance * miss**gamma * entropy
-    return (losses if weights is None else losses * weights[..., None]).flatten(1).sum(1)
-
-
-def quality_loss(logits: Float[Tensor, "layers B Q K"], matches: Matches, labels: Tensor,
-                 quality: Float[Tensor, "pairs"], gamma: float,
-                 weights: Float[Tensor, "B Q"] | None = None) -> Float[Tensor, "layers"]:
-    """Cross-entropy of every query and class with how well its box fits, summed in each layer.
-
-    The target is the geometric mean of score and fit, the fit counting three times, so that a query which is sure
-    of its class is not held back while boxes are still bad (Align-DETR, arXiv 2304.07527, section 3.2). Where
-    nothing is matched it is 0, and sure mistakes count most, as in the focal loss.
-    """
-    probability = logits.sigmoid()
-    matched = matches.layer, matches.image, matches.query, labels[matches.target]
-    truth = torch.zeros_like(logits)
-    truth[matched] = probability[matched].detach()**SCORE_SHARE * quality**(1 - SCORE_SHARE)
-    balance = probability**gamma
-    balance = balance.index_put(matched, balance.new_ones(()))
-    losses = balance * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return (losses if weights is None else losses * weights[..., None]).flatten(1).sum(1)
-
-
-@torch.no_grad()
-def fit(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Tensor, "T 4"]) -> Float[Tensor, "pairs"]:
-    """Intersection over union of the matched boxes with the truth."""
-    found = boxes[matches.layer, matches.image, matches.query]
-    intersection, union = intersection_and_union(cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth[matches.target]))
-    return intersection / union
-
-
-def box_losses(boxes: Float[Tensor, "layers B Q 4"], matches: Matches, truth: Float[Tensor, "T 4"],
-               weights: Float[Tensor, "B Q"] | None = None) -> dict[str, Float[Tensor, "layers"]]:
-    """L1 and GIoU losses of the matched boxes, summed in each layer."""
-    found = boxes[matches.layer, matches.image, matches.query]
-    wanted = truth[matches.target]
+def box_losses(answers: Answers, epsilon: float) -> dict[str, Float[Tensor, "layers"]]:
+    """L1 and GIoU losses of the matched boxes, summed in each layer and divided by the number of boxes."""
+    matches = answers.matches
+    found = answers.boxes[matches.layer, matches.image, matches.query]
+    wanted = answers.truth[matches.target]
     distance = (found - wanted).abs().sum(-1)
-    disjoint = 1 - generalized_iou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(wanted))
-    if weights is not None:
-        share = weights[matches.image, matches.query]
+    disjoint = 1 - generalized_iou(cxcywh_to_xyxy(found), cxcywh_to_xyxy(wanted), epsilon)
+    if answers.weights is not None:
+        share = answers.weights[matches.image, matches.query]
         distance, disjoint = distance * share, disjoint * share
-    zeros = boxes.new_zeros(len(boxes))
-    return {"loss_bbox": zeros.index_add(0, matches.layer, distance),
-            "loss_giou": zeros.index_add(0, matches.layer, disjoint)}
+    zeros = answers.boxes.new_zeros(len(answers.boxes))
+    return {"loss_bbox": zeros.index_add(0, matches.layer, distance) / answers.num_boxes,
+            "loss_giou": zeros.index_add(0, matches.layer, disjoint) / answers.num_boxes}
 
 
 def count_boxes(targets: Sequence[Target], device: torch.device) -> Float[Tensor, ""]:
@@ -180,6 +178,7 @@ def count_boxes(targets: Sequence[Target], device: torch.device) -> Float[Tensor
 def check_targets(predictions: Predictions, targets: Sequence[Target]) -> None:
     """Raise ValueError for a wrong number of targets, or labels that the predictions do not have."""
     _, batch, _, num_classes = predictions.logits.shape
+    num_classes -= predictions.no_object
     if len(targets) != batch:
         raise ValueError(f"targets: expected {batch}, one an image, got {len(targets)}")
     for index, target in enumerate(targets):

@@ -1,7 +1,7 @@
-"""Which query answers for which object: the cheapest one-to-one assignment (DETR, arXiv 2005.12872, section 3.1)."""
+"""Which query is responsible for which object: the cheapest assignment (DETR, arXiv 2005.12872, section 3.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,36 +10,39 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
+from deformable_detr.criterion.class_costs import ClassCost, FocalCost
 from deformable_detr.structures import Target
 
 
 class NonFiniteError(ArithmeticError):
-    """A cost or a loss is NaN or infinite; names the image."""
+    """A cost, a loss or a gradient is NaN or infinite; names the image, where it is one image's."""
 
-    def __init__(self, what: str, image_id: int | str | None) -> None:
-        super().__init__(f"{what} is not finite for image {image_id!r}: lower the learning rate, or train in float32")
+    def __init__(self, what: str, image_id: int | str | None = None) -> None:
+        place = "" if image_id is None else f" for image {image_id!r}"
+        super().__init__(f"{what} is not finite{place}: lower the learning rate, or train in float32")
         self.what, self.image_id = what, image_id
+
+    def __reduce__(self) -> tuple[type["NonFiniteError"], tuple[str, int | str | None]]:
+        return NonFiniteError, (self.what, self.image_id)   # it is sent from process to process
 
 
 @dataclass(frozen=True)
 class MatchingCost:
-    """Weights of the three costs, the published ones by default, and the focal loss's constants."""
+    """Weights of the three costs, by default Deformable DETR's; `epsilon` is that of `generalized_iou`."""
 
     classes: float = 2
     boxes: float = 5
     giou: float = 2
-    alpha: float = 0.25
-    gamma: float = 2
+    class_cost: ClassCost = field(default_factory=FocalCost)
+    epsilon: float = 0.0
 
     def __call__(self, logits: Float[Tensor, "*layers Q K"], boxes: Float[Tensor, "*layers Q 4"],
                  target: Target) -> Float[Tensor, "*layers Q T"]:
-        """Cost of each query for each object of one image."""
-        probability = logits[..., target.labels].sigmoid()
-        negative = (1 - self.alpha) * probability**self.gamma * -(1 - probability + 1e-8).log()
-        positive = self.alpha * (1 - probability)**self.gamma * -(probability + 1e-8).log()
+        """The cost of matching each query with each object of one image."""
         distance = (boxes[..., :, None, :] - target.boxes).abs().sum(-1)
-        overlap = generalized_iou(cxcywh_to_xyxy(boxes)[..., :, None, :], cxcywh_to_xyxy(target.boxes))
-        return self.classes * (positive - negative) + self.boxes * distance - self.giou * overlap
+        overlap = generalized_iou(cxcywh_to_xyxy(boxes)[..., :, None, :], cxcywh_to_xyxy(target.boxes),
+                                  self.epsilon)
+        return self.classes * self.class_cost(logits, target.labels) + self.boxes * distance - self.giou * overlap
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,17 @@ class Matches:
     target: Int64[Tensor, "pairs"]   # into the targets of all images, one after the other
 
     def to(self, device: torch.device) -> "Matches":
-        """The same on another device."""
         return Matches(*(index.to(device) for index in (self.layer, self.image, self.query, self.target)))
 
 
 @torch.no_grad()
 def match(logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],
           targets: Sequence[Target], cost: MatchingCost) -> Matches:
-    """Assign every object a query of its own, in each layer.
+    """Assign a query of its own to every object, in each layer.
 
     Raises NonFiniteError, which names the image, where a cost is NaN or infinite.
     """
-    # Costs within an image only, and one copy to the CPU for all layers and images.
+    # Queries compete for objects of their own image only; all costs go to the CPU in one copy.
     costs = [cost(logits[:, index], boxes[:, index], target) for index, target in enumerate(targets)]
     on_cpu = torch.cat([matrix.flatten() for matrix in costs]).cpu().numpy()
     rows: list[np.ndarray] = []

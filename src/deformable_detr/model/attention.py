@@ -1,17 +1,18 @@
 """Multi-scale deformable attention as a layer (paper, section 4.1, equation 3)."""
 
 import math
+from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from deformable_detr.ops import fused_ms_deform_attn
-from deformable_detr.structures import LevelShapes
+from deformable_detr.structures import Place, Pyramid
 
 
 class DeformableAttention(nn.Module):
-    """Each query reads M heads x L levels x P points of the tokens, at learned offsets from its reference."""
+    """Each query samples M heads x L levels x P points of the tokens, at learned offsets from its reference."""
 
     def __init__(self, width: int, num_heads: int, num_levels: int, num_points: int) -> None:
         super().__init__()
@@ -25,7 +26,7 @@ class DeformableAttention(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As published: every head looks its own way, each point one step farther; all samples weigh the same."""
+        """As published: each head points in its own direction, each point one step further, all with equal weight."""
         for layer in (self.value_projection, self.output_projection):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -39,15 +40,19 @@ class DeformableAttention(nn.Module):
         offsets = (directions[:, None, None] * steps[:, None]).expand(-1, self.num_levels, -1, -1)
         self.sampling_offsets.bias.copy_(offsets.flatten())
 
-    def forward(self, query: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q L R"],
-                tokens: Float[Tensor, "B N C"], padding: Bool[Tensor, "B N"],
-                level_shapes: LevelShapes) -> Float[Tensor, "B Q C"]:
-        """Read `tokens` around `reference` (points, R = 2, or cxcywh boxes, R = 4, in [0, 1] of the padded map)."""
+    def forward(self, content: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Float[Tensor, "B Q C"]:
+        """Sample the memory around the place's reference: points (R = 2) or cxcywh boxes (R = 4)."""
+        query = content + place.position
         batch, num_queries, width = query.shape
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        # Zeroed behind the projection: its bias would otherwise speak for the padding.
-        value = self.value_projection(tokens).masked_fill(padding[..., None], 0)
+        # Masked after the projection: its bias would fill the padding.
+        value = self.value_projection(memory.tokens).masked_fill(memory.padding[..., None], 0)
         value = value.view(batch, -1, heads, width // heads)
         offsets = self.sampling_offsets(query).view(batch, num_queries, heads, levels, points, 2)
         logits = self.attention_weights(query).view(batch, num_queries, heads, levels * points)
-        return self.output_projection(fused_ms_deform_attn(value, level_shapes, reference, offsets, logits))
+        sampled = fused_ms_deform_attn(value, memory.level_shapes, place.reference, offsets, logits)
+        return self.output_projection(sampled)
+
+    def slow_parameters(self) -> Iterator[nn.Parameter]:
+        """Where to sample is learned slowly: a tenth of the learning rate as published (appendix A.4)."""
+        return self.sampling_offsets.parameters()

@@ -1,4 +1,4 @@
-"""ImageBatch -> feature maps C3, C4, C5: a network from timm with frozen batch norm."""
+"""ImageBatch -> feature maps C3, C4, C5: a timm network with frozen batch norms."""
 
 from typing import Any
 
@@ -7,15 +7,14 @@ import torch
 from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import nn
 
-from deformable_detr.model.folding import fold_batch_norm
 from deformable_detr.structures import Features, ImageBatch
 
 
 class Backbone(nn.Module):
-    """The last `num_maps` (1 to 3) feature maps of a timm model, finest first.
+    """The last `num_maps` (1 to 4) feature maps of a timm model, finest first.
 
-    `channels` holds the number of channels of each. Raises ValueError for a model that timm does not know or build, or
-    whose last maps do not lie at strides 8, 16 and 32 (16 instead of 32 with `dilation`, the paper's DC5).
+    `channels` holds the number of channels of each. Raises ValueError for a model that timm does not know or cannot
+    build, or whose last maps do not have strides 8, 16 and 32 (16 instead of 32 with `dilation`, the paper's DC5).
     """
 
     def __init__(self, name: str, num_maps: int = 3, dilation: bool = False, pretrained: bool = False) -> None:
@@ -30,20 +29,20 @@ class Backbone(nn.Module):
                 raise
             raise ValueError(f"backbone: timm cannot build {name!r}{' with dilation' if dilation else ''} "
                              f"({error})") from error
-        strides = net.feature_info.reduction()[-3:]
-        expected = [8, 16, 16] if dilation else [8, 16, 32]
+        expected = [4, 8, 16, 16 if dilation else 32][-max(num_maps, 3):]
+        strides = net.feature_info.reduction()[-len(expected):]
         if strides != expected:
             raise ValueError(f"backbone: {name!r} has feature maps at strides {strides}, expected {expected}")
         self.channels: list[int] = net.feature_info.channels()[-num_maps:]
         self.num_maps = num_maps
-        self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")   # Swin and its kin
+        self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")   # Swin and the like
         early_stages = [info["module"] for info in net.feature_info.info if info["reduction"] <= 4]
         self.net: nn.Module = freeze_batch_norm_2d(net)
         freeze_until(self.net, early_stages[-1:])
 
     def forward(self, batch: ImageBatch) -> Features:
-        images = batch.images
-        # With channels last oneDNN convolves faster, and a map's pixels are tokens; but its backward pass is slower.
+        images = batch.images.to(next(self.net.parameters()).dtype)   # `model.half()` converts weights only
+        # oneDNN convolves faster with channels last, and each pixel is then a token; but its backward pass is slower.
         if images.device.type == "cpu" and not torch.is_grad_enabled():
             images = images.contiguous(memory_format=torch.channels_last)
         maps = self.net(images)[-self.num_maps:]
@@ -51,16 +50,12 @@ class Backbone(nn.Module):
             maps = [values.permute(0, 3, 1, 2) for values in maps]
         return Features(tuple(maps), batch.padding)
 
-    def fold_batch_norm(self) -> None:
-        """Make the network quicker, for looking only: it can then be neither trained nor saved."""
-        self.net = fold_batch_norm(self.net)
-
 
 def freeze_until(net: nn.Module, stages: list[str]) -> None:
-    """Stop the training of every parameter up to the end of the last of `stages`, in the order of the network.
+    """Freeze every parameter up to the end of the last of `stages`, in the order of the network.
 
-    Named by timm, whose flattened networks write `stages.0` as `stages_0`. The published detector freezes the stem
-    and the first stage, which ends at stride 4.
+    The published detector freezes the stem and the first stage, which ends at stride 4. Stages have timm's names; its
+    flattened networks write `stages.0` as `stages_0`.
     """
     prefixes = tuple(f"{name}." for stage in stages for name in (stage, stage.replace(".", "_")))
     names = [name for name, _ in net.named_parameters()]

@@ -1,51 +1,70 @@
-"""Pyramid -> memory: every token reads its surroundings on all levels (paper, section 4.2)."""
+"""Pyramid -> memory: every token attends to, or samples, the others (section 4.2)."""
 
-from jaxtyping import Bool, Float
+from dataclasses import replace
+
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from deformable_detr.model.attention import DeformableAttention
-from deformable_detr.model.feedforward import FeedForward
+from deformable_detr.model.feedforward import FeedForward, mlp
+from deformable_detr.model.places import scaled
 from deformable_detr.model.pyramid import token_centres
-from deformable_detr.structures import LevelShapes, Pyramid
+from deformable_detr.structures import Place, Pyramid
 
 
 class EncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, each with a residual and a layer norm behind it."""
+    """Self-attention of the tokens and a feed-forward network, each followed by a residual sum and a layer norm."""
 
-    def __init__(self, attention: DeformableAttention, width: int, ffn_width: int, dropout: float) -> None:
+    def __init__(self, attention: nn.Module, width: int, dropout: float, feed_forward: FeedForward) -> None:
         super().__init__()
         self.attention = attention
         self.dropout = nn.Dropout(dropout)
         self.attention_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, ffn_width, dropout)
+        self.feed_forward = feed_forward
 
-    def forward(self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "B N C"],
-                reference: Float[Tensor, "B N L 2"], padding: Bool[Tensor, "B N"],
-                level_shapes: LevelShapes) -> Float[Tensor, "B N C"]:
-        read = self.attention(tokens + position, reference, tokens, padding, level_shapes)
-        tokens = self.attention_norm(tokens + self.dropout(read))
-        return self.feed_forward(tokens)
+    def forward(self, memory: Pyramid, place: Place) -> Float[Tensor, "B N C"]:
+        attended = self.attention(memory.tokens, place, memory)
+        return self.feed_forward(self.attention_norm(memory.tokens + self.dropout(attended)))
+
+
+class GivenPosition(nn.Module):
+    """The position of each token stays as the pyramid made it."""
+
+    def forward(self, memory: Pyramid) -> Float[Tensor, "B N C"]:
+        return memory.position
+
+
+class ScaledPosition(nn.Module):
+    """The content decides in each layer how much each channel of the position counts (DAB-DETR, section 4.3)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = mlp(width, width, width)
+
+    def forward(self, memory: Pyramid) -> Float[Tensor, "B N C"]:
+        return memory.position * self.scale(memory.tokens)
 
 
 class Encoder(nn.Module):
-    """Encoder layers, one after the other."""
+    """A stack of encoder layers."""
 
-    def __init__(self, layers: list[EncoderLayer]) -> None:
+    def __init__(self, layers: list[EncoderLayer], positions: nn.Module | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.positions = positions or GivenPosition()
 
-    def forward(self, pyramid: Pyramid) -> Float[Tensor, "B N C"]:
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        """The same pyramid with encoded tokens: the memory."""
         reference = token_reference(pyramid)
-        memory = pyramid.tokens
         for layer in self.layers:
-            memory = layer(memory, pyramid.position, reference, pyramid.padding, pyramid.level_shapes)
-        return memory
+            place = Place(self.positions(pyramid), reference)
+            pyramid = replace(pyramid, tokens=layer(pyramid, place))
+        return pyramid
 
 
 def token_reference(pyramid: Pyramid) -> Float[Tensor, "B N L 2"]:
     """The centre of every token, in [0, 1] of the padded map of each level.
 
-    By way of the unpadded image, then scaled by each level's valid ratio: levels round their padding
-    differently, and the same place of the image is meant on all of them.
+    Levels round their padding differently; going through the unpadded image and scaling by each level's valid ratio
+    keeps the same place of the image on all of them.
     """
-    return token_centres(pyramid)[:, :, None] * pyramid.valid_ratios[:, None]
+    return scaled(token_centres(pyramid), pyramid)

@@ -1,16 +1,18 @@
-"""The feed-forward network behind each attention."""
+"""Linear layers: the feed-forward network after each attention, and small networks of a few of them."""
 
-import torch.nn.functional as F
+from itertools import pairwise
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with ReLU between, a residual around them and a layer norm behind."""
+    """Two linear layers with an activation between them, a residual connection and a layer norm."""
 
-    def __init__(self, width: int, hidden_width: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden_width: int, dropout: float, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.expand = nn.Linear(width, hidden_width)
+        self.activation = activation or nn.ReLU(inplace=True)
         self.contract = nn.Linear(hidden_width, width)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
@@ -18,5 +20,13 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, tokens: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-        hidden = self.dropout(F.relu(self.expand(tokens), inplace=True))
+        hidden = self.dropout(self.activation(self.expand(tokens)))
         return self.norm(tokens + self.dropout(self.contract(hidden)))
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers from each width to the next, with ReLUs between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,4 +1,4 @@
-"""Frozen batch norms folded into the convolutions before them: the same maps with less work, for looking only."""
+"""Frozen batch norms folded into the convolutions before them: the same maps with less work, for inference only."""
 
 import copy
 from typing import Any
@@ -13,10 +13,10 @@ Norm = FrozenBatchNormAct2d | FrozenBatchNorm2d
 
 @torch.no_grad()
 def fold_batch_norm(net: nn.Module) -> nn.Module:
-    """A network without the frozen batch norms that scale a convolution's output and nothing else.
+    """A copy of the network without the frozen batch norms that directly follow a convolution.
 
-    A norm is a scale and a shift of each channel, which a convolution's weight and bias can take over. Where the result
-    is not the same, as some network may use a convolution's output twice, it is `net` itself.
+    A norm scales and shifts each channel, which the convolution's weight and bias can do as well. Returns `net` itself
+    where the result would differ, since a network may use a convolution's output twice.
     """
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()).device)
     folded = copy.deepcopy(net)
@@ -29,7 +29,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
 
 
 def _pairs(net: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, Norm]]:
-    """Each norm with the convolution whose output it reads, as an image passes."""
+    """Each norm with the convolution whose output it takes, found by running an image through the network."""
     made: list[tuple[Tensor, nn.Conv2d]] = []
     pairs: list[tuple[nn.Conv2d, Norm]] = []
 

@@ -1,107 +1,114 @@
-"""What kind of detector: one frozen dataclass, and the five published presets as named values."""
+"""What the configs of all papers share: common sizes, presets by name, and one clear error for a wrong field."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-GROUPS = 32   # of the group norm behind each input projection
-LATER_PARTS = ("mixed_queries", "look_forward_twice", "nms_threshold")   # than those published; off by default
-WITHOUT_WEIGHTS = ("dropout", "nms_threshold")   # what trained weights leave open
+Preset = Literal["single-scale", "single-scale-dc5", "multi-scale", "refine", "two-stage", "detr", "detr-dc5",
+                 "dab-detr", "dab-detr-dc5", "dab-deformable-detr", "dino-4scale", "dino-5scale"]     # of all papers
+GROUPS = 32     # of the group norm after each projection of a pyramid
+
+COUNTS = ("num_heads", "num_encoder_layers", "num_decoder_layers", "ffn_width", "num_queries", "num_classes", "width")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A detector's parts and sizes; the defaults are the published multi-scale detector (paper, section 5).
+class Config:
+    """The sizes that every detector of the family has.
 
     Raises ValueError for a value that no detector can be built from.
 
     Attributes:
         backbone: Any timm model with features at strides 8, 16 and 32.
         dilation: DC5: the last stage keeps stride 16.
-        width: Channels of a token, C; a multiple of 32 and of num_heads.
+        width: Channels of a token, C; a multiple of num_heads.
         num_heads: M.
-        num_levels: L; 1 reads the coarsest map alone, beyond 3 further ones are convolved.
-        num_points: P, that a head reads on each level.
         num_encoder_layers: Layers of the encoder.
         num_decoder_layers: Layers of the decoder.
         ffn_width: Hidden channels of the feed-forward networks.
         dropout: In [0, 1).
         num_queries: Q, the most objects that can be found.
         num_classes: K.
-        refine: Each decoder layer moves the boxes of the one before.
-        two_stage: The encoder proposes the boxes to start from; needs refine.
-        mixed_queries: Proposals give a query's position alone, its content is learned (DINO); needs two_stage.
-        look_forward_twice: A layer's box teaches the layer before it too (DINO, arXiv 2203.03605); needs refine.
-        nms_threshold: Of two boxes of a class with a higher IoU the better one alone is a detection, where a short
-            training has not taught that (as DETA, arXiv 2212.06137, does); in (0, 1], 1 keeps both.
     """
+
+    paper: ClassVar[str]                                    # by which a file of weights names the config's class
+    presets: ClassVar[dict[Preset, dict[str, Any]]]         # the published detectors: what differs from the defaults
+    recipe: ClassVar[dict[str, Any]]                        # how it was trained: what differs from a recipe's defaults
+    papers: ClassVar[dict[str, type["Config"]]] = {}        # every class of configs, by its paper
 
     backbone: str = "resnet50"
     dilation: bool = False
     width: int = 256
     num_heads: int = 8
-    num_levels: int = 4
-    num_points: int = 4
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
     ffn_width: int = 1024
     dropout: float = 0.1
     num_queries: int = 300
     num_classes: int = 91
-    refine: bool = False
-    two_stage: bool = False
-    mixed_queries: bool = False
-    look_forward_twice: bool = False
-    nms_threshold: float = 1.0
 
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> "ModelConfig":
-        """One of the published detectors, with `changes` to its fields.
+    def __init_subclass__(cls) -> None:
+        if "paper" in cls.__dict__:
+            Config.papers[cls.paper] = cls
+
+    @staticmethod
+    def preset(name: str, **changes: Any) -> "Config":
+        """The config of a published detector of any paper, with `changes` to its fields.
 
         Raises ValueError for an unknown preset or field.
         """
-        if name not in PRESETS:
-            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}{_suggest(name, PRESETS)}")
-        return cls.from_dict({**PRESETS[name], **changes})
+        published: dict[str, tuple[type[Config], dict[str, Any]]] = {
+            preset: (config, values) for config in Config.papers.values() for preset, values in config.presets.items()}
+        if name not in published:
+            raise ValueError(f"preset: expected one of {', '.join(published)}, got {name!r}{_suggest(name, published)}")
+        config, values = published[name]
+        return config.with_fields({**values, **changes})
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Config":
+        """The config that `to_dict` wrote; files from before there were several papers name none."""
+        paper = values.get("paper", "deformable-detr")
+        if paper not in Config.papers:
+            raise ValueError(f"paper: expected one of {', '.join(Config.papers)}, got {paper!r:.100}")
+        return Config.papers[paper].with_fields({name: value for name, value in values.items() if name != "paper"})
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """The config with these fields; an unknown one is a ValueError with a suggestion."""
+    def with_fields(cls, values: dict[str, Any]) -> "Config":
+        """A config of this paper; an unknown field is a ValueError with a suggestion, another paper's says so."""
         known = [field.name for field in fields(cls)]
+        others = {field.name for config in Config.papers.values() for field in fields(config)} - set(known)
         for name in values:
+            if name in others:
+                raise ValueError(f"{name}: has no meaning for {cls.paper}")
             if name not in known:
                 raise ValueError(f"model config: unknown field {name!r}{_suggest(name, known)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields for a file; parts that no published detector has are named only where they are on."""
-        return {part.name: value for part in fields(self)
-                if (value := getattr(self, part.name)) != part.default or part.name not in LATER_PARTS}
-
-    def __post_init__(self) -> None:
-        self._check_types()
-        for name in ("num_heads", "num_levels", "num_points", "num_encoder_layers", "num_decoder_layers",
-                     "ffn_width", "num_queries", "num_classes", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.width % GROUPS or self.width % self.num_heads:
-            raise ValueError(f"width: expected a multiple of {GROUPS} (group norm) and of num_heads "
-                             f"({self.num_heads}), got {self.width}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected a value in [0, 1), got {self.dropout}")
-        if not 0 < self.nms_threshold <= 1:
-            raise ValueError(f"nms_threshold: expected a value in (0, 1], got {self.nms_threshold}")
-        if self.two_stage and not self.refine:
-            raise ValueError("two_stage: needs refine=True, since its proposals are refined layer by layer")
-        if self.mixed_queries and not self.two_stage:
-            raise ValueError("mixed_queries: needs two_stage=True, since its positions are those of proposals")
-        if self.look_forward_twice and not self.refine:
-            raise ValueError("look_forward_twice: needs refine=True, since else no layer starts from another's boxes")
+        """The paper and the fields, for a file."""
+        return {"paper": self.paper, **asdict(self)}
 
     @property
     def finest_stride(self) -> int:
         """Pixels of an image's side to one of the finest feature map."""
-        return (8, 16, 16 if self.dilation else 32)[-min(self.num_levels, 3)]
+        return 16 if self.dilation else 32
+
+    @property
+    def starts_from_boxes(self) -> bool:
+        """Whether queries start from boxes, so that training can add noisy ones (denoising)."""
+        return False
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check_counts(COUNTS)
+        if self.width % self.num_heads:
+            raise ValueError(f"width: expected a multiple of num_heads ({self.num_heads}), got {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected a value in [0, 1), got {self.dropout}")
+
+    def _check_counts(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
     def _check_types(self) -> None:
         for field in fields(self):
@@ -111,15 +118,30 @@ class ModelConfig:
                 raise ValueError(f"{field.name}: expected {field.type.__name__}, got {value!r}")  # type: ignore[union-attr]
 
 
+@dataclass(frozen=True)
+class DeformableConfig(Config):
+    """The sizes that every detector with deformable attention has.
+
+    Attributes:
+        num_levels: L; 1 uses the coarsest map only, above 3 further maps are convolved.
+        num_points: P, that a head samples on each level.
+    """
+
+    num_levels: int = 4
+    num_points: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_counts(("num_levels", "num_points"))
+        if self.width % GROUPS:
+            raise ValueError(f"width: expected a multiple of {GROUPS} (group norm), got {self.width}")
+
+    @property
+    def finest_stride(self) -> int:
+        """Pixels of an image's side to one of the finest feature map."""
+        return (8, 16, 16 if self.dilation else 32)[-min(self.num_levels, 3)]
+
+
 def _suggest(name: str, known: Any) -> str:
     matches = get_close_matches(name, known, n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "single-scale": {"num_levels": 1},
-    "single-scale-dc5": {"num_levels": 1, "dilation": True},
-    "multi-scale": {},
-    "refine": {"refine": True},
-    "two-stage": {"refine": True, "two_stage": True},
-}

@@ -1,0 +1,61 @@
+"""Attention that compares every query with every key (DETR, arXiv 2005.12872, section 3.2 and appendix A.1)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from deformable_detr.structures import Place, Pyramid
+
+
+def attend(query: Float[Tensor, "B Q E"], key: Float[Tensor, "B N E"], value: Float[Tensor, "B N C"], num_heads: int,
+           blocked: Bool[Tensor, "B _ N"] | None, dropout: float = 0.0) -> Float[Tensor, "B Q C"]:
+    """softmax(Q K^T / sqrt(E / M)) V in each of M heads; True in `blocked` where a query must not attend to a key."""
+    heads = [tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tensor in (query, key, value)]
+    allowed = None if blocked is None else ~blocked[:, None]
+    return F.scaled_dot_product_attention(*heads, attn_mask=allowed, dropout_p=dropout).transpose(1, 2).flatten(2)
+
+
+class DenseAttention(nn.Module):
+    """The projections of multi-head attention, packed as in `nn.MultiheadAttention`; subclasses choose what attends."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def attend(self, query: Float[Tensor, "B Q C"], key: Float[Tensor, "B N C"], value: Float[Tensor, "B N C"],
+               blocked: Bool[Tensor, "B _ N"] | None) -> Float[Tensor, "B Q C"]:
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        query, key, value = (F.linear(*parts) for parts in zip((query, key, value), weights, biases, strict=True))
+        return self.out_proj(attend(query, key, value, self.num_heads, blocked, self.dropout if self.training else 0.0))
+
+
+class QuerySelfAttention(DenseAttention):
+    """The decoder's queries attend to each other."""
+
+    def forward(self, hidden: Float[Tensor, "B Q C"], place: Place,
+                blocked: Bool[Tensor, "B Q Q"] | None) -> Float[Tensor, "B Q C"]:
+        query = hidden + place.position
+        return self.attend(query, query, hidden, blocked)
+
+
+class TokenSelfAttention(DenseAttention):
+    """The encoder's tokens attend to each other, but not to padding."""
+
+    def forward(self, tokens: Float[Tensor, "B N C"], place: Place, memory: Pyramid) -> Float[Tensor, "B N C"]:
+        query = tokens + place.position
+        return self.attend(query, query, tokens, memory.padding[:, None])
+
+
+class MemoryAttention(DenseAttention):
+    """The decoder's queries attend to the memory, but not to padding."""
+
+    def forward(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Float[Tensor, "B Q C"]:
+        key = memory.tokens + memory.position
+        return self.attend(hidden + place.position, key, memory.tokens, memory.padding[:, None])
