@@ -1,3 +1,4 @@
+import copy
 import errno
 import json
 import os
@@ -9,7 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from deformable_detr.detections import Postprocessing
 from deformable_detr.files import write_whole
+from deformable_detr.model.folding import fold_batch_norm
 from deformable_detr.papers import DeformableDETR, ModelConfig
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.structures import ImageBatch
@@ -19,7 +22,7 @@ TINY = ModelConfig(backbone="test_resnet", width=32, num_heads=2, num_points=2, 
                    num_decoder_layers=2, ffn_width=32, num_queries=10, num_classes=3)
 INFO = ModelInfo(("cat", "Größe", "猫"), (1, 17, 90),
                  Preprocessing(size=320, max_size=480, mean=(0.5, 0.25, 0.125), divisor=32),
-                 {"license": "MIT", "command": "ddetr train 'a \"b\"'"})
+                 {"license": "MIT", "command": "ddetr train 'a \"b\"'"}, Postprocessing(0.25, 0.7))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,50 @@ def test_what_cannot_be_saved_is_refused(model: DeformableDETR, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folded_model_is_not_saved(model: DeformableDETR, tmp_path: Path) -> None:
+    folded = copy.deepcopy(model)
+    folded.backbone.net = fold_batch_norm(folded.backbone.net)
+    with pytest.raises(ValueError, match="tensors missing: backbone"):
+        save(tmp_path / "m.safetensors", folded, INFO)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e38])
+def test_weights_that_cannot_be_computed_with_are_named(model: DeformableDETR, saved: Path, value: float) -> None:
+    name = "encoder.layers.0.attention.value_projection.weight"
+    tensors = load_file(saved)
+    tensors[name][3, 5] = value
+    with safe_open(saved, framework="pt") as file:
+        save_file(tensors, saved, file.metadata())
+    assert f"tensor {name}: expected finite numbers up to 1e+18" in refusal(saved)
+    broken = copy.deepcopy(model)
+    broken.load_state_dict(tensors)
+    before = saved.read_bytes()
+    with pytest.raises(ValueError, match=f"tensor {name}: expected finite numbers"):
+        save(saved, broken, INFO)
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("label", ["I32", "U32"])
+def test_floats_relabelled_as_integers_are_named(saved: Path, label: str) -> None:
+    name = "decoder.heads.shared.classify.bias"
+    content = saved.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + length])
+    header[name]["dtype"] = label
+    written = json.dumps(header).encode()
+    saved.write_bytes(len(written).to_bytes(8, "little") + written + content[8 + length:])
+    assert f"tensors of another type: {name} (expected F32 or F16 or BF16, got {label})" in refusal(saved)
+
+
+def test_a_tensor_under_two_names_is_refused(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = file.metadata()
+    both = {"queries.content.weight": torch.zeros(1), "queries.embedding.content.weight": torch.zeros(1)}
+    save_file({**load_file(saved), **both}, saved, header)
+    assert "under a former name and today's: queries.content.weight" in refusal(saved)
+
+
 @pytest.mark.parametrize(("names", "category_ids"), [
     (("a", "b"), (1,)), (("a",), (1, 2)), (("a", "b"), (3, 3))])
 def test_info_that_does_not_fit_is_refused(names: tuple, category_ids: tuple) -> None:
@@ -148,9 +195,14 @@ def test_foreign_files_are_refused(tmp_path: Path, saved: Path) -> None:
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "sise": 320}}, "malformed header"),
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "size": "320"}},
      "preprocessing: expected int only"),
-    ({"preprocessing": {"mean": [0, 0], "deviation": [1, 1, 1]}}, "expected 3 numbers each"),
-    ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 0]}}, "deviation must be positive"),
-    ({"preprocessing": {"mean": [10**400, 0, 0], "deviation": [1, 1, 1]}}, "preprocessing: int too large"),
+    ({"preprocessing": {"mean": [0, 0], "deviation": [1, 1, 1]}}, "preprocessing: mean: expected 3 numbers"),
+    ({"preprocessing": {"mean": [0, 0, "0"], "deviation": [1, 1, 1]}}, "preprocessing: mean: expected 3 numbers"),
+    ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 0]}}, "deviation: expected at least 1e-06"),
+    ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1e-320]}}, "deviation: expected at least 1e-06"),
+    ({"preprocessing": {"mean": [1e308, 0, 0], "deviation": [1, 1, 1]}}, "mean: expected 3 numbers up to 1000"),
+    ({"preprocessing": '{"mean": [NaN, 0, 0], "deviation": [1, 1, 1]}'}, "mean: expected 3 numbers up to 1000"),
+    ({"preprocessing": '{"mean": [0, 0, 0], "deviation": [1, Infinity, 1]}'}, "preprocessing: deviation: expected 3"),
+    ({"preprocessing": {"mean": [10**400, 0, 0], "deviation": [1, 1, 1]}}, "preprocessing: mean: int too large"),
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "size": 10**6, "max_size": 10**6}},
      "preprocessing: size: expected at most 4096 pixels, got 1000000"),
     ({"preprocessing": {"mean": [0, 0, 0], "deviation": [1, 1, 1], "divisor": 8192}},
@@ -179,7 +231,7 @@ def test_a_config_that_does_not_fit_its_tensors_is_refused(saved: Path, change: 
     assert message in refusal(changed(saved, config={**config, **change}))
 
 
-def test_a_full_disk_is_told_with_the_files_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_the_files_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
     def full(_: int) -> None:

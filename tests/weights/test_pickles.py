@@ -1,5 +1,8 @@
 import argparse
+import datetime
+import io
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +104,21 @@ def test_archives_larger_than_their_file_are_refused(tmp_path: Path) -> None:
     content[directory + 24:directory + 28] = (2**30).to_bytes(4, "little")     # size of the first entry
     path.write_bytes(content)
     assert "would become larger than the file" in refusal(path)
+
+
+def test_no_advice_to_switch_the_protection_off(tmp_path: Path) -> None:
+    """PyTorch's own messages advise to load with weights_only=False."""
+    path = tmp_path / "former.pth"
+    path.write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    plain = refusal(path)
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    tar = refusal(path)
+    torch.save({"model": datetime.date(2020, 1, 1)}, path)
+    date = refusal(path)
+    torch.save({"model": datetime.date(2020, 1, 1)}, path, _use_new_zipfile_serialization=False)
+    former_date = refusal(path)
+    for message in (plain, tar, date, former_date):
+        assert "weights_only" not in message
+        assert ": refused, since" in message

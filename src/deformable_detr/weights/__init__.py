@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from deformable_detr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from deformable_detr.weights.native import ModelInfo, load, save
+    from deformable_detr.weights.dialects.published import from_official, to_official
+    from deformable_detr.weights.info import ModelInfo
+    from deformable_detr.weights.native import load, save
     from deformable_detr.weights.pickles import read_checkpoint
-    from deformable_detr.weights.published import from_official, to_official
 
 __all__ = ["ModelInfo", "WeightsError", "from_official", "load", "read_checkpoint", "save", "to_official"]
 
@@ -17,7 +18,8 @@ class WeightsError(ValueError):
 
 
 __getattr__, __dir__ = lazy_names({
-    "deformable_detr.weights.native": "ModelInfo load save",
+    "deformable_detr.weights.info": "ModelInfo",
+    "deformable_detr.weights.native": "load save",
     "deformable_detr.weights.pickles": "read_checkpoint",
-    "deformable_detr.weights.published": "from_official to_official",
+    "deformable_detr.weights.dialects.published": "from_official to_official",
 })

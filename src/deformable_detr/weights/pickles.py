@@ -14,10 +14,10 @@ from deformable_detr.weights import WeightsError
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, on the CPU: its `model` entry, or else the whole of it.
+    """The state dict in a checkpoint, on the CPU: its `model` entry, or the checkpoint itself.
 
-    Beside tensors and plain values only `argparse.Namespace` is allowed, which the published files hold.
-    Raises WeightsError when the pickle asks for anything else, the file is damaged or holds no state dict.
+    Apart from tensors and plain values only `argparse.Namespace` is allowed, which the published files contain.
+    Raises WeightsError if the pickle asks for anything else, the file is damaged or contains no state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,11 +35,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Raise WeightsError for an archive that would become larger than its file; torch never compresses."""
+    """Raise WeightsError for an archive that would become larger than its file; PyTorch never compresses."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except Exception:   # none, or a damaged one: torch's to judge
+    except Exception:   # no archive, or a damaged one: reported when it is read
         return
     size = sum(entry.file_size for entry in entries)
     if size > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -52,10 +52,19 @@ def _unpickled(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:   # a damaged archive raises almost anything
-        forbidden = re.search(r"GLOBAL (\S+)", str(error))
-        if forbidden:
-            reason = f"refused, since its pickle asks for {forbidden[1]}, which could run code"
-        else:
-            first_line = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            reason = f"not a PyTorch checkpoint, or a damaged one ({first_line[0]:.200})"
+        reason = _reason(str(error) or type(error).__name__)
     raise WeightsError(f"{path}: {reason}")
+
+
+def _reason(message: str) -> str:
+    """What PyTorch's message means, without its advice to switch the protection off."""
+    forbidden = re.search(r"GLOBAL (\S+)", message)
+    if forbidden:
+        return f"refused, since its pickle asks for {forbidden[1]}, which could run code"
+    if "TorchScript" in message:
+        return "refused, since it is a TorchScript archive, which contains code"
+    if "legacy .tar format" in message:
+        return "refused, since it is in PyTorch's former tar format, which could run code"
+    if "weights_only" in message:
+        return "refused, since its pickle has more than tensors and plain values, or is none of PyTorch's"
+    return f"not a PyTorch checkpoint, or a damaged one ({message.strip().splitlines()[0]:.200})"

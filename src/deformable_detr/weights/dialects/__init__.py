@@ -1,0 +1,1 @@
+"""The names that other code bases give to the same tensors."""
