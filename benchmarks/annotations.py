@@ -1,8 +1,8 @@
 """How long a large COCO file takes to open, and how much memory: `python benchmarks/annotations.py`. Linux only.
 
-Writes a made-up data set into a temporary folder (1.1 GB and half a million names of few images, by default), and
-looks at processes that open it. A worker's own memory is what it shares with no other process, above that of a worker
-of a data set of few images; both collect garbage at each image, which touches every object that there is.
+Writes a made-up data set into a temporary folder (by default 1.1 GB, and half a million names for few images), and
+measures processes that open it. A worker's own memory is what it shares with no other process, beyond that of a worker
+for a data set of few images; both collect garbage at each image, which touches every object that exists.
 """
 
 import argparse
@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from deformable_detr.loading.dataset import DetectionDataset, Sample, SampleKey
+from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.loader import build_loader
-from deformable_detr.loading.transforms import eval_transform
+from deformable_detr.loading.transforms import ImageTransform, eval_transform
 from deformable_detr.preprocessing import Preprocessing
 
 AT_ONCE = 100_000       # objects that are written at once
@@ -100,12 +101,12 @@ def measured(command: Sequence[str]) -> Measured:
     return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
-class Collecting(DetectionDataset):
+class Collecting(ImageTransform):
     """Collects garbage at each image."""
 
-    def __getitem__(self, key: int | SampleKey) -> Sample:
+    def __call__(self, *arguments: Any) -> Any:
         gc.collect()
-        return super().__getitem__(key)
+        return super().__call__(*arguments)
 
 
 def open_it(folder: Path) -> None:
@@ -117,11 +118,11 @@ def open_it(folder: Path) -> None:
 def run_workers(folder: Path, how: str, count: int) -> None:
     """Print the mean MiB that workers, forked or spawned, have for themselves."""
     multiprocessing.set_start_method(how)
-    dataset = Collecting(folder, "train", eval_transform(Preprocessing(256, 426)))
-    batches = iter(build_loader(dataset, 2, training=True, num_workers=count))
-    for _ in islice(batches, 8 * count):
+    dataset = DetectionDataset(folder, "train", Collecting(Preprocessing(256, 426)))
+    loader = build_loader(dataset, 2, training=True, num_workers=count)
+    for _ in islice(loader, 8 * count):
         pass
-    print(np.mean([own_memory(worker.pid) for worker in batches._workers]))     # type: ignore[attr-defined]
+    print(np.mean([own_memory(worker.pid) for worker in multiprocessing.active_children() if worker.pid]))
 
 
 def own_memory(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""The cleaned copy: what is mended in it, what is left out, and that the source stays as it was."""
+"""The repaired copy: what is repaired in it, what is left out, and that the source stays as it was."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def read(folder: Path, split: str = "train") -> Annotations:
     return DataFolder(folder).read(split, Findings(strict=True))
 
 
-def test_boxes_are_mended(tmp_path: Path) -> None:
+def test_boxes_are_repaired(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     noise(source / "images" / "1.png", 1)
     entries = [image_entry(1, "1.png", WIDTH, HEIGHT)]
@@ -66,7 +66,7 @@ def test_corners_become_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "out").boxes[:, 2:], 20)
 
 
-def test_images_are_mended(tmp_path: Path) -> None:
+def test_images_are_repaired(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     for number in range(1, 6):
         noise(source / "images" / f"{number}.png", number)
@@ -110,11 +110,11 @@ def test_names_that_two_folders_share(tmp_path: Path) -> None:
 
 def test_a_fast_checkup_is_not_enough(tmp_path: Path) -> None:
     plant_coco(tmp_path)
-    with pytest.raises(ValueError, match="expected one that has looked at the images"):
+    with pytest.raises(ValueError, match="expected one that has decoded the images"):
         write_fixed(check_data(tmp_path, fast=True), tmp_path / "out")
 
 
-def test_what_the_reading_leaves_out_is_said(tmp_path: Path) -> None:
+def test_what_reading_leaves_out_is_counted(tmp_path: Path) -> None:
     plant_yolo(tmp_path / "source")
     done = fixed(tmp_path / "source", tmp_path / "out")
     assert done["entries left out"] == 3

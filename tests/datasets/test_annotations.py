@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.findings import DataError
-from deformable_detr.datasets.formats.coco import read_annotations
+from deformable_detr.datasets.findings import DataError, Findings
+from deformable_detr.datasets.formats.coco import read_coco
 from helpers.synthetic import box, image_entry
 
 CONTENT = {
@@ -26,7 +26,7 @@ CONTENT = {
 def read(folder: Path, content: Any) -> Annotations:
     file = folder / "train.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_annotations(file)
+    return read_coco(file, Findings(strict=True))
 
 
 def spoilt(key: str, **fields: Any) -> dict[str, Any]:
@@ -112,12 +112,12 @@ def test_faults_are_named(tmp_path: Path, content: Any, words: str) -> None:
 def test_broken_encoding(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_bytes(b'{"images": "\xff"}')
     with pytest.raises(DataError, match="not valid JSON"):
-        read_annotations(tmp_path / "train.json")
+        read_coco(tmp_path / "train.json", Findings(strict=True))
 
 
 def test_absent_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
-        read_annotations(tmp_path / "train.json")
+        read_coco(tmp_path / "train.json", Findings(strict=True))
 
 
 JSON = st.recursive(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deformable_detr.datasets.documents import MAX_BYTES, DocumentError, read_lines, read_xml, read_yaml
-from deformable_detr.datasets.findings import DataError, Findings
+from deformable_detr.datasets.findings import DataError, EntryError, Findings
 from deformable_detr.datasets.folder import DataFolder
 from deformable_detr.datasets.formats import parquet_file
-from deformable_detr.datasets.json_lists import read_json_lists
+from deformable_detr.datasets.layout import Fence
+from deformable_detr.documents import MAX_BYTES, DocumentError, read_json_lists, read_lines, read_xml, read_yaml
 from helpers.layouts import LAYOUTS, bccd
 
 BOMBS = {
@@ -40,7 +40,7 @@ def test_documents(tmp_path: Path, name: str) -> None:
 
 
 def test_xml_of_very_many_elements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deformable_detr.datasets.documents.MAX_XML_ELEMENTS", 100)
+    monkeypatch.setattr("deformable_detr.documents.MAX_XML_ELEMENTS", 100)
     (tmp_path / "a.xml").write_text("<a>" + "<b/>" * 100 + "</a>")
     with pytest.raises(DocumentError, match="more than 100 elements"):
         read_xml(tmp_path / "a.xml")
@@ -214,3 +214,32 @@ def test_large_parquet_rows_are_read_one_by_one(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(parquet_file, "_num_values", lambda array: rows.append(len(array)) or 0)
     assert list(DataFolder(tmp_path).read("train", Findings()).images) == list(whole)
     assert set(rows) == {1}
+
+
+def test_a_fence_answers_without_raising_and_raises_only_when_checked(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in (data / "a.jpg", tmp_path / "outside.jpg"):
+        file.touch()
+    (data / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (data / "circle.jpg").symlink_to("circle.jpg")
+    fence = Fence(data)
+    assert [name for name in ("a.jpg", "link.jpg", "circle.jpg", "gone.jpg", "x" * 5000, "\0") if
+            fence.holds(data / name)] == ["a.jpg"]
+    with pytest.raises(EntryError, match=r"got a link to .*outside\.jpg"):
+        fence.check(data / "link.jpg")
+    for name in ("a.jpg", "circle.jpg", "gone.jpg", "x" * 5000, "\0"):
+        fence.check(data / name)
+
+
+@pytest.mark.parametrize(("name", "words"), [("", "expected a text"), ("c\nat", "no control characters"),
+                                             ("\ud800", "expected a text")])
+@pytest.mark.parametrize("layout", ["COCO", "YOLO", "parquet", "WebDataset"])
+def test_every_format_refuses_the_same_names_of_classes(tmp_path: Path, layout: str, name: str, words: str) -> None:
+    if layout == "parquet":
+        pytest.importorskip("pyarrow")
+    splits = {split: truths[:2] for split, truths in bccd()[1].items()}
+    if name == "\ud800" and layout in ("YOLO", "parquet"):
+        pytest.skip("neither YAML nor Arrow can spell it")
+    LAYOUTS[layout](tmp_path, [name, "b", "c"], splits)
+    assert re.search(f"name: .*{words}", refusal(tmp_path))

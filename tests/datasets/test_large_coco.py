@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.documents import parse_json
 from deformable_detr.datasets.findings import DataError, Findings
 from deformable_detr.datasets.formats import coco
+from deformable_detr.documents import parse_json
 from helpers.synthetic import box, image_entry
 
 IMAGES = [image_entry(number, f"{number}.png", 40, 30) for number in range(4)]
@@ -46,7 +46,7 @@ def outcome(file: Path, *, careful: bool) -> tuple[Annotations | None, list[str]
     """What was read, and what was said: with entries that are all made by `json` at once, nothing is quick."""
     findings = Findings()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco, "PIECE", 2)
+        patch.setattr(coco, "READ_AT_ONCE", 2)
         if careful:
             patch.setattr(coco, "read_json_lists", lambda file: parse_json(file.read_bytes()))
         try:
@@ -93,8 +93,8 @@ def written(folder: Path, objects: str) -> Path:
     [("image_id", "2"), ("image_id", "3")]])
 def test_sound_entries_are_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                         spoilt: list[tuple[str, str]]) -> None:
-    monkeypatch.delattr(coco, "read_object")    # whom the careful way asks
-    assert len(coco.read_annotations(written(tmp_path, entry_text(1, spoilt))).ids) == 1
+    monkeypatch.delattr(coco, "read_object_entry")    # which the careful way calls
+    assert len(coco.read_coco(written(tmp_path, entry_text(1, spoilt)), Findings(strict=True)).ids) == 1
 
 
 def test_one_fault_is_found_among_many_without_making_all_of_them(tmp_path: Path) -> None:
@@ -112,6 +112,7 @@ def test_one_fault_is_found_among_many_without_making_all_of_them(tmp_path: Path
 
 
 def test_numbers_of_thousands_of_digits(tmp_path: Path) -> None:
-    coco.read_annotations(written(tmp_path, entry_text(1, [("note", "9" * 5000)])))     # nobody makes one of these
+    unused = written(tmp_path, entry_text(1, [("note", "9" * 5000)]))
+    assert len(coco.read_coco(unused, Findings(strict=True)).ids) == 1
     with pytest.raises(DataError, match=re.escape("train.json: not valid JSON: ")):
-        coco.read_annotations(written(tmp_path, entry_text(1, [("area", "9" * 5000)])))
+        coco.read_coco(written(tmp_path, entry_text(1, [("area", "9" * 5000)])), Findings(strict=True))

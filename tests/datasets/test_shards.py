@@ -106,7 +106,7 @@ DAMAGED = {
     "no archive": (b"an image, perhaps" * 100, "got something else"),
     "cut in a header": (archive("a.jpg")[:100], "got something else"),
     "cut in a member": (archive("a.jpg")[:BLOCK + 3], "'a.jpg' ends at byte 517, the archive at 515"),
-    "without an end": (archive("a.jpg")[:2 * BLOCK], "the end of the archive is missing, behind byte 1,024"),
+    "without an end": (archive("a.jpg")[:2 * BLOCK], "the end of the archive is missing, after byte 1,024"),
     "other bytes": (archive("a.jpg")[:2 * BLOCK] + b"x" * BLOCK, "expected the header of a member at byte 1,024"),
     "beyond": (with_size(b"77777777777\0"), "'a.jpg' ends at byte 8,589,935,103"),
     "far beyond": (with_size(b"\x80" + b"\x7f" * 11), "'a.jpg' ends at byte"),
@@ -205,6 +205,47 @@ def test_objects_keep_their_areas_and_crowds_stay_out_of_training(tmp_path: Path
     assert annotations.images[0].file_name == "folder/a.jpg"
     assert (annotations.areas.tolist(), annotations.crowd.tolist()) == ([700, 2500], [False, True])
     assert str(annotations.place_of_object(1)) == f"{tmp_path / 'train.tar'}: folder/a.jpg: object 1"
+
+
+def shard_of(folder: Path, *members: tuple[str, bytes]) -> Path:
+    """A data set of one shard and one class."""
+    (folder / "classes.json").write_text('[{"id": 1, "name": "cell"}]')
+    with tarfile.open(folder / "train.tar", "w") as shard:
+        for name, content in members:
+            put(shard, name, content)
+    return folder
+
+
+OBJECT = {"bbox": [1, 2, 30, 40], "category_id": 1}
+
+
+@pytest.mark.parametrize("part", ["a.depth", "a.left.depth"])
+def test_parts_of_a_sample_are_no_samples(tmp_path: Path, part: str) -> None:
+    image = bccd()[1]["train"][0].file.read_bytes()
+    labels = json.dumps({"annotations": [OBJECT]}).encode()
+    shard_of(tmp_path, (f"{part}.png", image), (f"{part}.json", labels), ("a.jpg", image), ("a.json", labels),
+             ("b.2024.jpg", image), ("b.2024.json", labels))
+    findings = Findings(strict=True)
+    annotations = DataFolder(tmp_path).source.read("train", findings)
+    assert [image.file_name for image in annotations.images] == ["a.jpg", "b.2024.jpg"]
+    assert [(kind.name, str(kept[0].place)) for kind, _, kept in findings.groups()] == [
+        ("OTHER_ANNOTATIONS", f"{tmp_path / 'train.tar'}: {part}.json")]
+
+
+@pytest.mark.parametrize("labels", [
+    {"annotations": [], "objects": [OBJECT]}, {"annotations": None, "objects": [OBJECT]},
+    {"annotations": [OBJECT], "objects": []}, {"objects": [OBJECT]}])
+def test_an_empty_list_hides_no_objects(tmp_path: Path, labels: dict) -> None:
+    image = bccd()[1]["train"][0].file.read_bytes()
+    shard_of(tmp_path, ("a.jpg", image), ("a.json", json.dumps(labels).encode()))
+    assert DataFolder(tmp_path).source.read("train", Findings(strict=True)).boxes.tolist() == [[1, 2, 30, 40]]
+
+
+@pytest.mark.parametrize("names", [("e\u0301.jpg", "\u00e9.json"), ("\u00e9.JPG", "e\u0301.JSON")])
+def test_image_and_json_of_a_sample_may_spell_its_name_differently(tmp_path: Path, names: tuple[str, str]) -> None:
+    image = bccd()[1]["train"][0].file.read_bytes()
+    shard_of(tmp_path, (names[0], image), (names[1], json.dumps({"annotations": [OBJECT]}).encode()))
+    assert len(DataFolder(tmp_path).source.read("train", Findings(strict=True)).boxes) == 1
 
 
 def test_a_store_can_be_sent_to_another_process(folder: Path) -> None:

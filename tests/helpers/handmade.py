@@ -1,4 +1,4 @@
-"""Truth and detections written down by hand, and drawn by lot."""
+"""Objects and detections, listed by hand or random."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deformable_detr.datasets.formats.coco import read_annotations
+from deformable_detr.datasets.findings import Findings
+from deformable_detr.datasets.formats.coco import read_coco
 from deformable_detr.detections import Detections
 from deformable_detr.evaluation import CocoEvaluator
 
@@ -19,7 +20,7 @@ SIDE = 100
 
 def evaluator_of(folder: Path, things: Sequence[Thing], found: Sequence[Found], *, crowds: Sequence[Thing] = (),
                  num_images: int = 2, num_classes: int = 3, size: int = SIDE) -> CocoEvaluator:
-    """An evaluator that was told what was found; images are numbered from 0, and so are classes."""
+    """An evaluator with these objects and detections; images and classes are numbered from 0."""
     entries = [{"id": number, "image_id": image, "category_id": label, "iscrowd": int(number >= len(things)),
                 "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
                for number, (image, label, (x0, y0, x1, y1)) in enumerate([*things, *crowds])]
@@ -28,7 +29,7 @@ def evaluator_of(folder: Path, things: Sequence[Thing], found: Sequence[Found], 
                "annotations": entries,
                "categories": [{"id": label, "name": f"class {label}"} for label in range(num_classes)]}
     (folder / "val.json").write_text(json.dumps(content))
-    evaluator = CocoEvaluator(read_annotations(folder / "val.json"))
+    evaluator = CocoEvaluator(read_coco(folder / "val.json", Findings(strict=True)))
     for image in range(num_images):
         rows = sorted((row for row in found if row[0] == image), key=lambda row: -row[2])
         labels = [label for _, label, _, _ in rows]
@@ -40,7 +41,7 @@ def evaluator_of(folder: Path, things: Sequence[Thing], found: Sequence[Found], 
 
 
 def random_evaluator(folder: Path, seed: int) -> CocoEvaluator:
-    """Crowded images: detections lie about objects, sometimes of another class, with many equal scores."""
+    """Crowded images: detections are near objects, some of another class, and many scores are equal."""
     random = np.random.default_rng(seed)
 
     def box(around: Box | None = None) -> Box:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.kinds import Fault
 from deformable_detr.images import EXIF_ORIENTATION
 from helpers.layouts import Truth, parquet, put, shards
 from helpers.synthetic import box, image_entry
@@ -18,7 +18,7 @@ from helpers.synthetic import box, image_entry
 WIDTH, HEIGHT = 96, 72
 NUM_QUERIES = 20
 
-Planted = tuple[Kind, str, int | str | None]    # the file's end, and a line or an entry
+Planted = tuple[Fault, str, int | str | None]    # the file's end, and a line or an entry
 
 
 def noise(file: Path, seed: int, change: int = 0, **options: Any) -> None:
@@ -30,7 +30,7 @@ def noise(file: Path, seed: int, change: int = 0, **options: Any) -> None:
     PIL.Image.fromarray(pixels).convert("RGB").save(file, **options)
 
 
-def whole_data_sets(folder: Path) -> dict[Kind, Path]:
+def whole_data_sets(folder: Path) -> dict[Fault, Path]:
     """Data sets that are at fault as a whole, by the fault."""
     def coco(name: str, boxes: list[dict[str, Any]], images: list[dict[str, Any]] | None = None) -> Path:
         noise(folder / name / "images" / "1.png", 1)
@@ -49,11 +49,33 @@ def whole_data_sets(folder: Path) -> dict[Kind, Path]:
     noise(nameless / "images" / "1.png", 1)
     (nameless / "labels").mkdir()
     (nameless / "labels" / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    many = [box(number, 1, 1, [number % 70, number // 70, 20, 20]) for number in range(101)]
+    marked = [box(1, 1, 1, [4, 4, 20, 20], ignore=1), box(2, 1, 1, [4, 4, 20, 20], area=-1)]
+    frames = coco("frames", [box(1, 1, 1, [4, 4, 20, 20])])
+    pages = [PIL.Image.fromarray(np.full((HEIGHT, WIDTH), value, np.uint8)) for value in (0, 99)]
+    pages[0].save(frames / "images" / "1.png", "TIFF", save_all=True, append_images=pages[1:])
+    dark = coco("dark", [box(1, 1, 1, [4, 4, 20, 20])])
+    PIL.Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint16)).save(dark / "images" / "1.png")
+    splits = {name: coco(name, [box(1, 1, 1, [4, 4, 20, 20]), box(2, 1, 2, [4, 4, 20, 20])])
+              for name in ("unlearned", "order", "sides")}
+    for name, train, val in (("unlearned", "ab", "ac"), ("order", "ab", "ba"), ("sides", ["left turn", "b"], "ab")):
+        for split, names in (("train", train), ("val", val)):
+            content = json.loads((splits[name] / f"{split}.json").read_text())
+            content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+            (splits[name] / f"{split}.json").write_text(json.dumps(content))
     deep = coco("deep", [])
     (deep / "train.json").write_text("[" * 100_000)
-    return {Kind.BOX_FRACTIONS: coco("fractions", fractions), Kind.BOX_CORNERS: coco("corners", corners),
-            Kind.NO_OBJECTS: coco("no objects", []), Kind.NO_IMAGES: coco("no images", [], []),
-            Kind.NAMES_MISSING: nameless, Kind.OTHER_ANNOTATIONS: both, Kind.ANNOTATION_FILE: deep}
+    unnamed = folder / "unnamed" / "annotations" / "instances_some.json"
+    unnamed.parent.mkdir(parents=True)
+    unnamed.write_text("{}")
+    return {Fault.SPLIT_UNKNOWN: folder / "unnamed",
+            Fault.BOX_FRACTIONS: coco("fractions", fractions), Fault.BOX_CORNERS: coco("corners", corners),
+            Fault.OBJECTS_UNCOUNTED: coco("many", many), Fault.OBJECT_IGNORED: coco("ignored", marked),
+            Fault.OBJECT_AREA: coco("area", marked), Fault.PICTURE_FRAMES: frames, Fault.PICTURE_DARK: dark,
+            Fault.CLASSES_UNLEARNED: splits["unlearned"], Fault.CLASSES_ORDER: splits["order"],
+            Fault.CLASS_SIDES: splits["sides"],
+            Fault.NO_OBJECTS: coco("no objects", []), Fault.NO_IMAGES: coco("no images", [], []),
+            Fault.NAMES_MISSING: nameless, Fault.OTHER_ANNOTATIONS: both, Fault.ANNOTATION_FILE: deep}
 
 
 def huge_png() -> bytes:
@@ -117,31 +139,31 @@ def plant_coco(folder: Path) -> list[Planted]:
     (folder / "val.json").write_text(json.dumps(val))
     here, there = "train.json", "val.json"
     return [
-        (Kind.ENTRY, here, "image 115"), (Kind.ENTRY, here, f"images[{len(listed) - 2}]"),
-        (Kind.ENTRY, here, "annotation 501"), (Kind.ENTRY, here, "annotation 516"),
-        (Kind.ENTRY, here, f"annotations[{len(boxes) - 1}]"),
-        (Kind.ID_TWICE, here, "image id 5"), (Kind.ID_TWICE, here, "category name 'bird'"),
-        (Kind.ANNOTATION_ID_TWICE, here, "annotation 514"), (Kind.CLASS_UNKNOWN, here, "annotation 502"),
-        (Kind.PICTURE_UNKNOWN, here, "annotation 503"), (Kind.PICTURE_MISSING, here, "image 101"),
-        (Kind.NAME_REFUSED, here, "image 103"), (Kind.NAME_REFUSED, here, "image 104"),
-        (Kind.NAME_REFUSED, here, "image 105"), (Kind.PICTURE_UNREADABLE, here, "image 106"),
-        (Kind.PICTURE_UNREADABLE, here, "image 107"), (Kind.PICTURE_UNREADABLE, here, "image 108"),
-        (Kind.PICTURE_TRUNCATED, here, "image 109"), (Kind.PICTURE_ROTATED, here, "image 110"),
-        (Kind.PICTURE_MISLABELLED, here, "image 111"), (Kind.PICTURE_DUPLICATE, here, "image 112"),
-        (Kind.PICTURE_SIMILAR, here, "image 113"), (Kind.PICTURE_TWICE, here, "image 11"),
-        (Kind.PICTURE_TWICE, here, "image 114"), (Kind.PICTURE_SIZE, here, "image 116"),
-        (Kind.PICTURE_UNLISTED, "images/unlisted.png", None),
-        (Kind.PICTURE_LEAK, there, "image 21"), (Kind.PICTURE_SIMILAR_LEAK, there, "image 22"),
-        (Kind.BOX_FIRST_PIXEL, here, "annotation 504"), (Kind.BOX_EMPTY, here, "annotation 505"),
-        (Kind.BOX_SWAPPED, here, "annotation 506"), (Kind.BOX_OUTSIDE, here, "annotation 507"),
-        (Kind.BOX_OVER, here, "annotation 508"), (Kind.BOX_DUPLICATE, here, "annotation 510"),
-        (Kind.BOX_TWO_CLASSES, here, "annotation 511"), (Kind.BOX_TINY, here, "annotation 504"),
-        (Kind.BOX_TINY, here, "annotation 513"),
-        (Kind.OBJECTS_MANY, here, "image 9"), (Kind.CLASS_ABSENT, here, "class 'unseen'"),
-        (Kind.CLASS_RARE, here, "class 'Cell'"), (Kind.CLASS_RARE, here, "class 'bird'"),
-        (Kind.CLASS_RARE, here, "class 'dog'"), (Kind.PICTURES_EMPTY, here, None),
-        (Kind.CLASS_IMBALANCE, here, "class 'Cell'"), (Kind.CLASS_IMBALANCE, here, "class 'bird'"),
-        (Kind.CLASS_ALIKE, here, "class 'cell'"), (Kind.IDS_SPARSE, here, None), (Kind.CLASSES_DIFFER, there, None)]
+        (Fault.ENTRY, here, "image 115"), (Fault.ENTRY, here, f"images[{len(listed) - 2}]"),
+        (Fault.ENTRY, here, "annotation 501"), (Fault.ENTRY, here, "annotation 516"),
+        (Fault.ENTRY, here, f"annotations[{len(boxes) - 1}]"),
+        (Fault.ID_TWICE, here, "image id 5"), (Fault.ID_TWICE, here, "category name 'bird'"),
+        (Fault.ANNOTATION_ID_TWICE, here, "annotation 514"), (Fault.CLASS_UNKNOWN, here, "annotation 502"),
+        (Fault.PICTURE_UNKNOWN, here, "annotation 503"), (Fault.PICTURE_MISSING, here, "image 101"),
+        (Fault.NAME_REFUSED, here, "image 103"), (Fault.NAME_REFUSED, here, "image 104"),
+        (Fault.NAME_REFUSED, here, "image 105"), (Fault.PICTURE_UNREADABLE, here, "image 106"),
+        (Fault.PICTURE_UNREADABLE, here, "image 107"), (Fault.PICTURE_UNREADABLE, here, "image 108"),
+        (Fault.PICTURE_TRUNCATED, here, "image 109"), (Fault.PICTURE_ROTATED, here, "image 110"),
+        (Fault.PICTURE_MISLABELLED, here, "image 111"), (Fault.PICTURE_DUPLICATE, here, "image 112"),
+        (Fault.PICTURE_SIMILAR, here, "image 113"), (Fault.PICTURE_TWICE, here, "image 11"),
+        (Fault.PICTURE_TWICE, here, "image 114"), (Fault.PICTURE_SIZE, here, "image 116"),
+        (Fault.PICTURE_UNLISTED, "images/unlisted.png", None),
+        (Fault.PICTURE_LEAK, there, "image 21"), (Fault.PICTURE_SIMILAR_LEAK, there, "image 22"),
+        (Fault.BOX_FIRST_PIXEL, here, "annotation 504"), (Fault.BOX_EMPTY, here, "annotation 505"),
+        (Fault.BOX_SWAPPED, here, "annotation 506"), (Fault.BOX_OUTSIDE, here, "annotation 507"),
+        (Fault.BOX_OVER, here, "annotation 508"), (Fault.BOX_DUPLICATE, here, "annotation 510"),
+        (Fault.BOX_TWO_CLASSES, here, "annotation 511"), (Fault.BOX_TINY, here, "annotation 504"),
+        (Fault.BOX_TINY, here, "annotation 513"),
+        (Fault.OBJECTS_MANY, here, "image 9"), (Fault.CLASS_ABSENT, here, "class 'unseen'"),
+        (Fault.CLASS_RARE, here, "class 'Cell'"), (Fault.CLASS_RARE, here, "class 'bird'"),
+        (Fault.CLASS_RARE, here, "class 'dog'"), (Fault.PICTURES_EMPTY, here, None),
+        (Fault.CLASS_IMBALANCE, here, "class 'Cell'"), (Fault.CLASS_IMBALANCE, here, "class 'bird'"),
+        (Fault.CLASS_ALIKE, here, "class 'cell'"), (Fault.IDS_SPARSE, here, None), (Fault.CLASSES_DIFFER, there, None)]
 
 
 def plant_yolo(folder: Path) -> list[Planted]:
@@ -163,21 +185,26 @@ def plant_yolo(folder: Path) -> list[Planted]:
     (train / "4.txt").symlink_to(folder.parent / "secret.txt")
     (train / "orphan.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (folder / "images" / "train" / "text.png").write_text("no image")
+    (folder / "images" / "train" / "phone.heic").touch()
+    (folder / "images" / "val").rename(folder.parent / "elsewhere")
+    (folder / "images" / "val").symlink_to(folder.parent / "elsewhere")
     (folder / "images" / "train" / "loop").symlink_to(folder / "images")
     (folder / "images" / "train" / "nothing.png").symlink_to("gone.png")
     (folder / "labels" / "val" / "11.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.5 0.25\n")
-    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnc: 3\nnames: [cat, dog]\n")
+    (folder / "data.yaml").write_text("path: /cells\ntrain: images/train\nval: images/val\nnc: 3\nnames: [cat, dog]\n")
     lines = "labels/train/1.txt"
     return [
-        (Kind.ENTRY, lines, 3), (Kind.ENTRY, lines, 4), (Kind.CLASS_UNKNOWN, lines, 5), (Kind.BOX_PIXELS, lines, 6),
-        (Kind.BOX_OUTSIDE, lines, 7), (Kind.BOX_EMPTY, lines, 8), (Kind.BOX_SWAPPED, lines, 9),
-        (Kind.ENTRY, lines, 10), (Kind.CLASS_UNKNOWN, lines, 11), (Kind.BOX_OVER, lines, 12),
-        (Kind.BOX_DUPLICATE, lines, 14), (Kind.BOX_TINY, lines, 15),
-        (Kind.LABEL_MISSING, "images/train/2.png", None), (Kind.ANNOTATION_FILE, "labels/train/3.txt", None),
-        (Kind.NAME_REFUSED, "labels/train/4.txt", None), (Kind.LABEL_ORPHAN, "labels/train/orphan.txt", None),
-        (Kind.PICTURE_UNREADABLE, "images/train/text.png", None), (Kind.NAME_REFUSED, "images/train/loop", None),
-        (Kind.PICTURE_MISSING, "images/train/nothing.png", None), (Kind.CLASS_COUNT, "data.yaml", "nc"),
-        (Kind.PICTURES_EMPTY, "data.yaml", None), (Kind.CLASS_RARE, "data.yaml", "class 'dog'")]
+        (Fault.ENTRY, lines, 3), (Fault.ENTRY, lines, 4), (Fault.CLASS_UNKNOWN, lines, 5), (Fault.BOX_PIXELS, lines, 6),
+        (Fault.BOX_OUTSIDE, lines, 7), (Fault.BOX_EMPTY, lines, 8), (Fault.BOX_SWAPPED, lines, 9),
+        (Fault.ENTRY, lines, 10), (Fault.CLASS_UNKNOWN, lines, 11), (Fault.BOX_OVER, lines, 12),
+        (Fault.BOX_DUPLICATE, lines, 14), (Fault.BOX_TINY, lines, 15),
+        (Fault.LABEL_MISSING, "images/train/2.png", None), (Fault.ANNOTATION_FILE, "labels/train/3.txt", None),
+        (Fault.NAME_REFUSED, "labels/train/4.txt", None), (Fault.LABEL_ORPHAN, "labels/train/orphan.txt", None),
+        (Fault.PICTURE_UNREADABLE, "images/train/text.png", None), (Fault.NAME_REFUSED, "images/train/loop", None),
+        (Fault.PICTURE_MISSING, "images/train/nothing.png", None), (Fault.CLASS_COUNT, "data.yaml", "nc"),
+        (Fault.PICTURES_EMPTY, "data.yaml", None), (Fault.CLASS_RARE, "data.yaml", "class 'dog'"),
+        (Fault.PICTURE_UNREAD, "images/train/phone.heic", None), (Fault.FOLDER_LINKED, "images/val", None),
+        (Fault.PATH_ELSEWHERE, "data.yaml", "train"), (Fault.PATH_ELSEWHERE, "data.yaml", "val")]
 
 
 def plant_voc(folder: Path) -> list[Planted]:
@@ -205,14 +232,15 @@ def plant_voc(folder: Path) -> list[Planted]:
     write("13", an_object(1, 1, 30, 30))
     sheets = "Annotations/"
     return [
-        (Kind.BOX_SWAPPED, f"{sheets}1.xml", 2), (Kind.ENTRY, f"{sheets}1.xml", 3), (Kind.ENTRY, f"{sheets}1.xml", 4),
-        (Kind.ENTRY, f"{sheets}1.xml", 5), (Kind.NAME_REFUSED, f"{sheets}1.xml", 6),
-        (Kind.BOX_FRACTIONS, f"{sheets}1.xml", 8), (Kind.ANNOTATION_FILE, f"{sheets}2.xml", 3),
-        (Kind.ANNOTATION_FILE, f"{sheets}3.xml", 1), (Kind.ANNOTATION_FILE, f"{sheets}4.xml", 2),
-        (Kind.ANNOTATION_FILE, f"{sheets}5.xml", 1), (Kind.NAME_REFUSED, f"{sheets}12.xml", None),
-        (Kind.PICTURE_MISSING, f"{sheets}13.xml", None),
-        *((Kind.PICTURE_UNLISTED, f"JPEGImages/{number}.png", None) for number in (2, 3, 4, 5, 11)),
-        (Kind.CLASS_RARE, "", "class 'cat'"), (Kind.CLASS_RARE, "", "class 'dog'")]
+        (Fault.BOX_SWAPPED, f"{sheets}1.xml", 2), (Fault.ENTRY, f"{sheets}1.xml", 3),
+        (Fault.ENTRY, f"{sheets}1.xml", 4), (Fault.ENTRY, f"{sheets}1.xml", 5),
+        (Fault.NAME_REFUSED, f"{sheets}1.xml", 6),
+        (Fault.BOX_FRACTIONS, f"{sheets}1.xml", 8), (Fault.ANNOTATION_FILE, f"{sheets}2.xml", 3),
+        (Fault.ANNOTATION_FILE, f"{sheets}3.xml", 1), (Fault.ANNOTATION_FILE, f"{sheets}4.xml", 2),
+        (Fault.ANNOTATION_FILE, f"{sheets}5.xml", 1), (Fault.NAME_REFUSED, f"{sheets}12.xml", None),
+        (Fault.PICTURE_MISSING, f"{sheets}13.xml", None),
+        *((Fault.PICTURE_UNLISTED, f"JPEGImages/{number}.png", None) for number in (2, 3, 4, 5, 11)),
+        (Fault.CLASS_RARE, "", "class 'cat'"), (Fault.CLASS_RARE, "", "class 'dog'")]
 
 
 def plant_parquet(folder: Path) -> list[Planted]:
@@ -226,10 +254,10 @@ def plant_parquet(folder: Path) -> list[Planted]:
     truths[7].file.write_text("no image")
     truths[8] = Truth(truths[8].file, (WIDTH, -HEIGHT), [])
     parquet("{0}-{1:05d}.parquet")(folder, ["cat", "dog"], {"train": truths, "val": truths[1:3]})
-    return [(Kind.CLASS_UNKNOWN, "train-00000.parquet", "object 1"), (Kind.BOX_EMPTY, "train-00000.parquet", 0),
-            (Kind.PICTURE_UNREADABLE, "train-00001.parquet", 2), (Kind.ENTRY, "train-00001.parquet", 3),
-            (Kind.PICTURE_LEAK, "validation-00000.parquet", 0), (Kind.PICTURE_LEAK, "validation-00001.parquet", 0),
-            (Kind.CLASS_RARE, "", "class 'cat'"), (Kind.CLASS_RARE, "", "class 'dog'")]
+    return [(Fault.CLASS_UNKNOWN, "train-00000.parquet", "object 1"), (Fault.BOX_EMPTY, "train-00000.parquet", 0),
+            (Fault.PICTURE_UNREADABLE, "train-00001.parquet", 2), (Fault.ENTRY, "train-00001.parquet", 3),
+            (Fault.PICTURE_LEAK, "validation-00000.parquet", 0), (Fault.PICTURE_LEAK, "validation-00001.parquet", 0),
+            (Fault.CLASS_RARE, "", "class 'cat'"), (Fault.CLASS_RARE, "", "class 'dog'")]
 
 
 def plant_shards(folder: Path) -> list[Planted]:
@@ -264,15 +292,16 @@ def plant_shards(folder: Path) -> list[Planted]:
     (folder / "train-00003.tar.gz").write_bytes(b"\x1f\x8b" + bytes(600))
     first, last = "train-00000.tar", "train-00001.tar"
     return [
-        (Kind.CLASS_UNKNOWN, first, "1.png: object 1"), (Kind.BOX_EMPTY, first, "1.png: object 2"),
-        (Kind.ENTRY, first, "2.json"), (Kind.PICTURE_UNREADABLE, last, "8.png"),
-        (Kind.ID_TWICE, last, "8.png"), (Kind.ID_TWICE, last, "10.JPG"), (Kind.PICTURE_UNLISTED, last, "lonely.png"),
-        (Kind.NAME_REFUSED, last, "../up.png"), (Kind.NAME_REFUSED, last, "/root.png"),
-        (Kind.NAME_REFUSED, last, "a\nb.png"), (Kind.ENTRY, last, "sparse.png"), (Kind.NAME_REFUSED, last, "link.png"),
-        (Kind.ENTRY, last, "pipe.png"), (Kind.ENTRY, last, "20.json"), (Kind.ANNOTATION_FILE, last, "21.json"),
-        (Kind.ENTRY, last, "22.json"), (Kind.ENTRY, last, "23.json"), (Kind.ANNOTATION_FILE, last, "24.json"),
-        (Kind.ENTRY, last, "25.png: object 0"), (Kind.ENTRY, last, "26.png: object 0"),
-        (Kind.ANNOTATION_FILE, last, "27.json"), (Kind.PICTURE_MISSING, last, "gone.json"),
-        (Kind.ANNOTATION_FILE, "train-00002.tar", None), (Kind.ANNOTATION_FILE, "train-00003.tar.gz", None),
-        (Kind.PICTURE_LEAK, "val-00000.tar", "3.png"), (Kind.PICTURE_LEAK, "val-00001.tar", "4.png"),
-        (Kind.CLASS_RARE, "", "class 'cat'"), (Kind.CLASS_RARE, "", "class 'dog'")]
+        (Fault.CLASS_UNKNOWN, first, "1.png: object 1"), (Fault.BOX_EMPTY, first, "1.png: object 2"),
+        (Fault.ENTRY, first, "2.json"), (Fault.PICTURE_UNREADABLE, last, "8.png"),
+        (Fault.ID_TWICE, last, "8.png"), (Fault.ID_TWICE, last, "10.JPG"), (Fault.PICTURE_UNLISTED, last, "lonely.png"),
+        (Fault.NAME_REFUSED, last, "../up.png"), (Fault.NAME_REFUSED, last, "/root.png"),
+        (Fault.NAME_REFUSED, last, "a\nb.png"), (Fault.ENTRY, last, "sparse.png"),
+        (Fault.NAME_REFUSED, last, "link.png"),
+        (Fault.ENTRY, last, "pipe.png"), (Fault.ENTRY, last, "20.json"), (Fault.ANNOTATION_FILE, last, "21.json"),
+        (Fault.ENTRY, last, "22.json"), (Fault.ENTRY, last, "23.json"), (Fault.ANNOTATION_FILE, last, "24.json"),
+        (Fault.ENTRY, last, "25.png: object 0"), (Fault.ENTRY, last, "26.png: object 0"),
+        (Fault.ANNOTATION_FILE, last, "27.json"), (Fault.PICTURE_MISSING, last, "gone.json"),
+        (Fault.ANNOTATION_FILE, "train-00002.tar", None), (Fault.ANNOTATION_FILE, "train-00003.tar.gz", None),
+        (Fault.PICTURE_LEAK, "val-00000.tar", "3.png"), (Fault.PICTURE_LEAK, "val-00001.tar", "4.png"),
+        (Fault.CLASS_RARE, "", "class 'cat'"), (Fault.CLASS_RARE, "", "class 'dog'")]

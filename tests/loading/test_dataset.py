@@ -1,5 +1,6 @@
-"""Data sets on disk: layouts, targets, what training leaves out, the way round of images."""
+"""Data sets on disk: layouts, targets, what training leaves out, the orientation of images."""
 
+import copy
 import json
 import logging
 import pickle
@@ -12,6 +13,8 @@ import torch
 
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.datasets.findings import DataError
+from deformable_detr.detections import Detections
+from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.preprocessing import Preprocessing
@@ -35,11 +38,36 @@ def test_samples(write_data) -> None:
     torch.testing.assert_close(pixels, torch.tensor([[2.0, 3, 12, 15], [5, 5, 14, 14]]))
 
 
-def test_a_process_that_is_not_forked_reads_the_same(write_data) -> None:
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))],
+                         ids=["copy", "deepcopy", "pickle"])
+def test_a_copy_keeps_every_object(write_data, copied) -> None:
     dataset = DetectionDataset(write_data(), "train", PLAIN)
-    sent = pickle.loads(pickle.dumps(dataset))
+    other = copied(dataset)
+    np.testing.assert_array_equal(other.annotations.boxes, dataset.annotations.boxes)
+    np.testing.assert_array_equal(other.annotations.image_index, dataset.annotations.image_index)
+    assert [len(other[index].target.labels) for index in range(3)] == [2, 1, 0]
+    evaluator = CocoEvaluator(other.annotations)
+    for index, image in enumerate(other.annotations.images):
+        boxes, labels = (values.numpy() for values in other.truth(index))
+        evaluator.add(image.id, Detections(boxes, np.ones(len(labels), np.float32), labels,
+                                           [other.names[label] for label in labels], image.size))
+    assert evaluator.summarize().AP == 1
+
+
+def test_another_transform_leaves_the_data_set_as_it_was(write_data) -> None:
+    dataset = DetectionDataset(write_data(), "train", PLAIN)
+    other = dataset.with_transform(eval_transform(Preprocessing(size=60, max_size=80)))
+    assert (dataset[0].image.shape, other[0].image.shape) == ((3, 30, 40), (3, 60, 80))
+    assert len(other.annotations.boxes) == 3
+
+
+def test_a_worker_gets_no_objects_beside_those_to_train_on(write_data) -> None:
+    boxes = [box(number, 7, 5, [0, 0, 9, 9], iscrowd=1) for number in range(20_000)]
+    dataset = DetectionDataset(write_data(annotations=[box(30_000, 7, 5, [1, 2, 3, 4]), *boxes]), "train", PLAIN)
+    content = pickle.dumps(dataset.samples())
+    assert len(content) < 10_000
+    sent = pickle.loads(content)
     assert len(sent) == 3
-    assert len(sent.annotations.boxes) == 0     # which evaluation needs, and no worker
     for index in range(3):
         (image, target, _), (other, expected, _) = sent[index], dataset[index]
         torch.testing.assert_close((image, target.boxes, target.labels), (other, expected.boxes, expected.labels))
@@ -96,7 +124,7 @@ def test_folders_that_are_not_there(tmp_path: Path, write_data) -> None:
         DetectionDataset(folder, "train", PLAIN)
 
 
-def test_absent_images_are_counted_before_time_is_spent(write_data) -> None:
+def test_absent_images_are_counted_when_the_data_set_is_opened(write_data) -> None:
     images = [image_entry(number, f"{number}.png", 40, 30) for number in range(5)]
     folder = write_data(images=[*images, image_entry(7, "a.png", 40, 30)], annotations=[])
     words = r"train.json: image 0: '0.png' is not in .*images \(and 4 more like it\)$"
@@ -112,7 +140,7 @@ def test_file_names_that_leave_the_folder(write_data, name: str) -> None:
         DetectionDataset(folder, "train", PLAIN)
 
 
-def test_links_that_lead_out(write_data) -> None:
+def test_links_that_lead_outside(write_data) -> None:
     folder = write_data(images=[image_entry(7, "link.png", 40, 30)], annotations=[])
     paint(folder.parent / "outside.png", 40, 30)
     (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
@@ -120,7 +148,7 @@ def test_links_that_lead_out(write_data) -> None:
         DetectionDataset(folder, "train", PLAIN)
 
 
-def test_linked_folders_lead_out_too(write_data, tmp_path: Path) -> None:
+def test_linked_folders_that_lead_outside(write_data, tmp_path: Path) -> None:
     folder = write_data(images=[image_entry(7, "sub/a.png", 40, 30)], annotations=[])
     paint(tmp_path / "a.png", 40, 30)
     (folder / "images" / "sub").symlink_to(tmp_path)
@@ -144,7 +172,7 @@ def test_names_that_no_file_can_have(write_data, name: str) -> None:
         DetectionDataset(folder, "train", PLAIN)
 
 
-def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_leaves_out_and_clips_and_logs_it_once(write_data, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_data(annotations=[
         box(1, 7, 5, [1, 1, 0, 5]), box(2, 7, 5, [1, 1, 5, -2]),             # no area
         box(3, 7, 5, [50, 1, 5, 5]),                                         # outside
@@ -156,14 +184,14 @@ def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pyte
     said = [record.getMessage() for record in caplog.records]
     where = dataset.annotations.file
     assert [message.partition(": x ")[0] for message in said] == [
-        f"boxes without area, which are left out of training: 1 (first: {where}: annotation 1",
-        f"boxes whose corners are swapped, which are left out of training: 1 (first: {where}: annotation 2",
-        f"boxes outside their image, which are left out of training: 1 (first: {where}: annotation 3",
-        f"boxes that reach outside their image, which are clipped for training: 2 (first: {where}: annotation 4"]
+        f"boxes without area: left out of training, missed in evaluation: 1 (first: {where}: annotation 1",
+        f"boxes with swapped corners: left out of training, missed in evaluation: 1 (first: {where}: annotation 2",
+        f"boxes outside their image: left out of training, missed in evaluation: 1 (first: {where}: annotation 3",
+        f"boxes that extend beyond their image, which are clipped for training: 2 (first: {where}: annotation 4"]
     boxes, labels = dataset.truth(0)
     assert boxes.tolist() == [[30, 20, 40, 30], [0, 2, 5, 10], [30, 20, 40, 30]]
     assert labels.tolist() == [1, 0, 1]
-    assert len(dataset.annotations.ids) == 8       # evaluation sees the file's own words
+    assert len(dataset.annotations.ids) == 8       # evaluation sees all of the file's objects
 
 
 @pytest.mark.parametrize(("orientation", "listed_size", "top_left"), [
@@ -171,7 +199,7 @@ def test_training_leaves_out_and_clips_and_says_so_once(write_data, caplog: pyte
     (6, (40, 30), (0, 0)),         # the list does not: as stored
     (3, (40, 30), (255, 255)),     # upside down; the size tells nothing: upright
 ])
-def test_the_listed_size_says_which_way_round(write_data, orientation: int, listed_size: tuple[int, int],
+def test_the_listed_size_decides_the_orientation(write_data, orientation: int, listed_size: tuple[int, int],
                                               top_left: tuple[int, int]) -> None:
     folder = write_data(images=[image_entry(7, "turned.jpg", *listed_size)], annotations=[])
     exif = PIL.Image.Exif()
@@ -182,7 +210,7 @@ def test_the_listed_size_says_which_way_round(write_data, orientation: int, list
     np.testing.assert_allclose(pixels[0, 0, :2].astype(int), top_left, atol=30)
 
 
-def test_a_image_of_another_size(write_data) -> None:
+def test_an_image_of_another_size(write_data) -> None:
     dataset = DetectionDataset(write_data(images=[image_entry(7, "a.png", 41, 30)], annotations=[]), "train", PLAIN)
     with pytest.raises(DataError, match=r"image 7: expected 41 x 30 pixels, got 40 x 30 in .*a.png"):
         dataset[0]

@@ -1,4 +1,4 @@
-"""Batches: their shapes, their order, and that chance hides in no worker."""
+"""Batches: their shapes, their order, and that workers add no randomness of their own."""
 
 from collections import Counter
 from itertools import chain
@@ -21,7 +21,7 @@ BCCD = Path(__file__).parent.parent / "fixtures" / "bccd"
 
 @pytest.fixture
 def mixed(write_data):
-    """13 images: 8 lie, 4 stand, 1 is square; the last has no objects."""
+    """13 images: 8 landscape, 4 portrait, 1 square; the last has no objects."""
     sizes = [(48, 36)] * 5 + [(48, 32)] * 3 + [(36, 48)] * 4 + [(40, 40)]
     images = [image_entry(number, f"{number}.png", *size) for number, size in enumerate(sizes)]
     folder = write_data(images=images, annotations=[box(n + 1, n, 5, [4, 4, 20, 20]) for n in range(12)])
@@ -41,7 +41,7 @@ def same(first, second) -> bool:
                for (a, targets), (b, others) in zip(first, second, strict=True))
 
 
-def test_training_comes_in_few_shapes_and_forgets_nobody(mixed) -> None:
+def test_training_comes_in_few_shapes_and_every_image_once(mixed) -> None:
     dataset = mixed(train_transform("small", SMALL))
     loader = build_loader(dataset, 3, training=True)
     shapes = Counter()
@@ -59,17 +59,15 @@ def test_training_comes_in_few_shapes_and_forgets_nobody(mixed) -> None:
                 assert not image[:, padding].any()
             assert all(len(target.labels) == len(target.boxes) for target in targets)
     canvases = set(chain(*map(dataset.transform.canvases, ((36, 48), (48, 36), (40, 40)))))
-    landscape_and_portrait = 3      # the rests of the groups, batched together
+    landscape_and_portrait = 3      # what is left of the groups, batched together
     assert len(shapes) <= len(canvases) + landscape_and_portrait
     assert all(side % 32 == 0 for shape in shapes for side in shape)
 
 
-def test_published_shapes_are_free_and_padded_on_request(mixed) -> None:
+def test_published_shapes_are_free(mixed) -> None:
     dataset = mixed(train_transform("published", SMALL))
-    free = [batch.images.shape[2:] for batch, _ in build_loader(dataset, 2, training=True)]
-    assert any(side % 16 for shape in free for side in shape)
-    coarse = [batch.images.shape[2:] for batch, _ in build_loader(dataset, 2, training=True, size_divisor=16)]
-    assert all(side % 16 == 0 for shape in coarse for side in shape)
+    shapes = [batch.images.shape[2:] for batch, _ in build_loader(dataset, 2, training=True)]
+    assert any(side % 16 for shape in shapes for side in shape)
 
 
 def test_evaluation_is_in_order_and_groups_shapes(mixed) -> None:
@@ -77,20 +75,46 @@ def test_evaluation_is_in_order_and_groups_shapes(mixed) -> None:
     loader = build_loader(dataset, 4, training=False)
     batches = list(loader)
     assert sorted(chain(*ids_of(batches))) == list(range(13))
-    assert [len(ids) for ids in ids_of(batches)] == [4, 4, 4, 1]
+    assert sorted(len(ids) for ids in ids_of(batches)) == [1, 1, 3, 4, 4]
     assert ids_of(batches) == ids_of(loader)
-    assert len({batch.images.shape[2:] for batch, _ in batches}) <= 4
-    exact = build_loader(dataset, 1, training=False, size_divisor=1)
-    sizes = sorted(tuple(batch.images.shape[2:]) for batch, _ in exact)
+    assert len({batch.images.shape[2:] for batch, _ in batches}) == 4
+    sizes = sorted(tuple(size) for batch, _ in batches for size in batch.sizes)
     assert sizes == sorted(SMALL.resized(entry.size) for entry in dataset.annotations.images)
+
+
+@pytest.mark.parametrize("divisor", [1, 7, 32])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_no_evaluation_batch_pads_an_image_more_than_it_would_be_alone(mixed, divisor: int, batch_size: int) -> None:
+    dataset = mixed(eval_transform(Preprocessing(size=60, max_size=90, divisor=divisor)))
+    alone = {key: (image, padding) for batch, (target,) in build_loader(dataset, 1, training=False)
+             for key, image, padding in [(target.image_id, batch.images[0], batch.padding[0])]}
+    seen = []
+    for batch, targets in build_loader(dataset, batch_size, training=False):
+        for target, image, padding in zip(targets, batch.images, batch.padding, strict=True):
+            torch.testing.assert_close((image, padding), alone[target.image_id], rtol=0, atol=0)
+            seen.append(target.image_id)
+        assert all(0 <= whole - side < divisor for size in batch.sizes
+                   for whole, side in zip(batch.images.shape[2:], size, strict=True))
+    assert sorted(seen) == list(range(13))
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(2, 1), (2, 3), (3, 2), (20, 1)])
+def test_processes_share_an_evaluation_fairly(mixed, count: int, batch_size: int) -> None:
+    dataset = mixed(eval_transform(SMALL))
+    shares = [build_loader(dataset, batch_size, training=False, process=Process(index, count)).batch_sampler
+              for index in range(count)]
+    assert sorted(chain(*chain(*shares))) == list(range(13))
+    numbers = [sum(map(len, share)) for share in shares]
+    assert max(numbers) - min(numbers) <= batch_size
 
 
 def test_the_preprocessings_divisor_is_kept() -> None:
     rule = Preprocessing(size=60, max_size=90, divisor=20)
     for transform in (train_transform("published", rule), eval_transform(rule)):
         dataset = DetectionDataset(BCCD, "train", transform)
-        for batch, _ in build_loader(dataset, 3, training=bool(transform.augmentation), size_divisor=8):
-            assert all(side % 40 == 0 for side in batch.images.shape[2:])
+        training = bool(transform.augmentation)
+        for batch, _ in build_loader(dataset, 3, training=training):
+            assert all(side % 20 == 0 for side in batch.images.shape[2:])
 
 
 def test_epochs_and_seeds_decide(mixed) -> None:
@@ -105,7 +129,7 @@ def test_epochs_and_seeds_decide(mixed) -> None:
     assert same(epoch_0, list(first))
 
 
-def test_use_of_the_data_leaves_the_global_generator_alone(mixed) -> None:
+def test_using_the_data_leaves_the_global_generator_alone(mixed) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -115,7 +139,7 @@ def test_use_of_the_data_leaves_the_global_generator_alone(mixed) -> None:
 
 
 @pytest.mark.parametrize("name", ["small", "strong"])
-def test_workers_change_nothing_and_hear_of_epochs(mixed, name: str) -> None:
+def test_workers_change_nothing_and_follow_epochs(mixed, name: str) -> None:
     dataset = mixed(train_transform(name, SMALL))
     alone = build_loader(dataset, 3, training=True)
     helped = build_loader(dataset, 3, training=True, num_workers=2)
@@ -156,6 +180,19 @@ def test_a_bad_image_is_named_in_one_line(mixed, num_workers: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_keeps_its_message_whatever_the_file_is_called(write_data, num_workers: int) -> None:
+    name = "DataError: old.png"
+    folder = write_data(images=[image_entry(1, name, 40, 30)], annotations=[])
+    (folder / "images" / name).write_bytes(b"no image")
+    dataset = DetectionDataset(folder, "train", eval_transform(SMALL))
+    with pytest.raises(DataError) as caught:
+        list(build_loader(dataset, 1, training=False, num_workers=num_workers))
+    file = folder / "images" / name
+    assert str(caught.value).startswith(f"{dataset.annotations.file}: image 1: {file}: not an image")
+    assert "\n" not in str(caught.value)
+
+
 def parts_of_steps(dataset: DetectionDataset, batch_size: int, accumulate: int,
                    count: int) -> list[list[list[SampleKey]]]:
     """For each process its batches of an epoch."""
@@ -166,7 +203,7 @@ def parts_of_steps(dataset: DetectionDataset, batch_size: int, accumulate: int,
 
 @pytest.mark.parametrize(("batch_size", "accumulate", "count"), [(4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2),
                                                                  (1, 1, 4)])
-def test_a_step_depends_on_no_number_of_processes(mixed, batch_size: int, accumulate: int, count: int) -> None:
+def test_a_step_does_not_depend_on_the_number_of_processes(mixed, batch_size: int, accumulate: int, count: int) -> None:
     dataset = mixed(train_transform("small", SMALL))
     (whole,) = parts_of_steps(dataset, 4, 1, 1)
     parts = parts_of_steps(dataset, batch_size, accumulate, count)
@@ -180,7 +217,7 @@ def test_a_step_depends_on_no_number_of_processes(mixed, batch_size: int, accumu
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate", "count"), [(1, 2, 2), (1, 3, 2), (1, 4, 3), (2, 2, 4)])
-def test_processes_get_as_many_batches_where_they_wait_for_each_other(mixed, batch_size: int, accumulate: int,
+def test_processes_get_the_same_number_of_batches_if_even(mixed, batch_size: int, accumulate: int,
                                                                       count: int) -> None:
     dataset = mixed(train_transform("small", SMALL))
 
@@ -218,9 +255,8 @@ def test_processes_share_an_evaluation(mixed) -> None:
     assert sorted(chain(*parts)) == sorted(whole)
 
 
-@pytest.mark.parametrize("fault", [{"batch_size": 0}, {"batch_size": 1, "size_divisor": 0},
-                                   {"batch_size": 1, "accumulate": 0}])
+@pytest.mark.parametrize("fault", [{"batch_size": 0}, {"batch_size": 1, "accumulate": 0}])
 def test_counts_below_one_are_refused(fault: dict[str, int]) -> None:
     dataset = DetectionDataset(BCCD, "train", eval_transform(SMALL))
-    with pytest.raises(ValueError, match=r"(batch_size|size_divisor|accumulate): expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"(batch_size|accumulate): expected at least 1, got 0"):
         build_loader(dataset, training=False, **fault)

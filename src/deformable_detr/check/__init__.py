@@ -1,4 +1,4 @@
-"""What is wrong with a data set."""
+"""Checks of a data set, and its repair."""
 
 from typing import TYPE_CHECKING
 

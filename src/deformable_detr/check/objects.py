@@ -5,33 +5,34 @@ from collections import Counter
 import numpy as np
 from jaxtyping import Float, Int64
 
+from deformable_detr.check.boxes import BoxFaults, report_rows
 from deformable_detr.check.limits import Limits
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.findings import Findings
-from deformable_detr.datasets.kinds import Kind
-from deformable_detr.datasets.targets import BoxFaults, report_rows
+from deformable_detr.datasets.findings import MAX_KEPT, Findings
+from deformable_detr.datasets.kinds import Fault
 
 ROUNDING = 1000     # boxes that differ by less than a thousandth of a pixel are the same
 MIXING = np.sqrt([2, 3, 5, 7, 11])      # sums with these factors are equal for equal rows, and for few others
 
 
 def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, findings: Findings) -> None:
-    """Report such objects of a split."""
+    """Report them for one split."""
     duplicate, other_class = find_duplicates(annotations)
-    report_rows(Kind.BOX_DUPLICATE, annotations, duplicate, findings)
-    report_rows(Kind.BOX_TWO_CLASSES, annotations, other_class, findings)
-    report_rows(Kind.BOX_TINY, annotations, _tiny(annotations, faults, limits), findings)
+    report_rows(Fault.BOX_DUPLICATE, annotations, duplicate, findings)
+    report_rows(Fault.BOX_TWO_CLASSES, annotations, other_class, findings)
+    report_rows(Fault.BOX_TINY, annotations, _tiny(annotations, faults, limits), findings)
     counts = np.bincount(annotations.image_index[faults.usable], minlength=len(annotations.images))
-    many = np.flatnonzero(counts > limits.num_queries).tolist()
     images = annotations.images
-    queries = f"the model has {limits.num_queries} queries"
-    findings.add_all(Kind.OBJECTS_MANY, len(many), (
-        (annotations.place_of_image(index), f"{counts[index]} objects in {images[index].file_name}, {queries}")
-        for index in many))
+    for kind, most, limit in ((Fault.OBJECTS_MANY, limits.num_queries, f"the model has {limits.num_queries} queries"),
+                              (Fault.OBJECTS_UNCOUNTED, limits.top_k, f"detections stop at {limits.top_k}")):
+        many = np.flatnonzero(counts > most).tolist()
+        findings.add_all(kind, len(many), [
+            (annotations.place_of_image(index), f"{counts[index]} objects in {images[index].file_name}, {limit}")
+            for index in many[:MAX_KEPT]])
     places = [annotations.store.place(image) for image in images]
     listed = Counter(places)
     twice = [index for index, place in enumerate(places) if listed[place] > 1]
-    findings.add_all(Kind.PICTURE_TWICE, len(twice), (
+    findings.add_all(Fault.PICTURE_TWICE, len(twice), (
         (annotations.place_of_image(index), f"{images[index].file_name} is listed {listed[places[index]]} times")
         for index in twice))
 
@@ -50,7 +51,7 @@ def find_duplicates(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _perhaps_equal(keys: Float[np.ndarray, "T 5"]) -> Int64[np.ndarray, "rows"]:
-    """The rows that have an equal one, and a few more, in order: sorting one number a row is far quicker than five."""
+    """The rows that have an equal one, and a few more, in order: sorting one number per row is quicker than five."""
     mixed = (keys * MIXING).sum(axis=1)
     order = np.argsort(mixed)
     same = mixed[order][1:] == mixed[order][:-1]

@@ -1,11 +1,11 @@
-"""Images beside those of a COCO data set that none of its files lists."""
+"""Images next to those of a data set that none of its annotation files lists."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.findings import Findings, Place
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.kinds import Fault
 from deformable_detr.images import SUFFIXES
 
 
@@ -21,10 +21,10 @@ def check_unlisted(splits: Mapping[str, Annotations], findings: Findings) -> Non
     unlisted = [path for folder in sorted(folders) for path in sorted(folder.iterdir())
                 if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and _spelt(path) not in listed
                 and path.is_file() and not path.is_symlink()]
-    findings.add_all(Kind.PICTURE_UNLISTED, len(unlisted), (
+    findings.add_all(Fault.PICTURE_UNLISTED, len(unlisted), (
         (Place(path), "no entry without fault lists it") for path in unlisted))
 
 
 def _spelt(path: Path) -> str:
-    """As a file system knows it that holds A.jpg and a.jpg for one name."""
+    """As file systems compare it for which A.jpg and a.jpg are one name."""
     return str(path).casefold()

@@ -1,4 +1,4 @@
-"""What a data set says, in the one form that every format becomes: names, images, and arrays of objects."""
+"""The annotations of one split, in the form that every format is read into: names, images, arrays of objects."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class ImageStore(Protocol):
         ...
 
     def place(self, image: ImageRecord) -> Place:
-        """Where to look for the image."""
+        """Where a user finds the image."""
         ...
 
 
@@ -37,35 +37,43 @@ class ImageFolder:
     folder: Path
 
     def source(self, image: ImageRecord) -> Path:
-        """The image's file."""
         return self.folder / image.file_name
 
     def sources(self, images: Sequence[ImageRecord]) -> Iterator[Path]:
-        """Their files."""
         return map(self.source, images)
 
     def place(self, image: ImageRecord) -> Place:
-        """The same, as a place."""
         return Place(self.folder / image.file_name)
 
 
-@dataclass(frozen=True)
-class Annotations:
-    """What a split says, unchanged; the arrays run over its T objects in the order of the files."""
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """T objects as columns, in the order of the files."""
 
-    file: Path                                  # that says it, or the folder of those that do
-    names: tuple[str, ...]                      # of class 0..K-1, which is the order of the ids
-    category_ids: tuple[int, ...]               # ascending, gaps allowed
+    ids: Int64[np.ndarray, "T"]                     # COCO's; in formats without ids, numbers from 1 (shards: from 0)
+    image_index: Int64[np.ndarray, "T"]             # index of the object's image in its split
+    labels: Int64[np.ndarray, "T"]                  # class indices 0..K-1
+    boxes: Float[np.ndarray, "T 4"]                 # float64: x, y, width, height in pixels
+    areas: Float[np.ndarray, "T"]                   # float64: of the object's mask, where the file gives it
+    crowd: Bool[np.ndarray, "T"]                    # True where the box holds a crowd
+    lines: Int64[np.ndarray, "T"] | None = None     # of each object in its label file, where that has lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotations(Objects):
+    """What the files of a split contain, unchanged: its objects, and what they refer to."""
+
+    file: Path                                      # the annotation file, or the folder of the label files
+    names: tuple[str, ...]                          # of classes 0..K-1, in the order of their ids
+    category_ids: tuple[int, ...]                   # ascending, gaps allowed
     images: ImageList
-    ids: Int64[np.ndarray, "T"]                 # or, where sources have no lines, numbers within the image
-    image_index: Int64[np.ndarray, "T"]       # into `images`
-    labels: Int64[np.ndarray, "T"]              # class indices 0..K-1
-    boxes: Float[np.ndarray, "T 4"]             # float64: x, y, width, height in pixels
-    areas: Float[np.ndarray, "T"]               # float64: of the object's mask, where the file gives it
-    crowd: Bool[np.ndarray, "T"]                # True where the box holds a crowd
     store: ImageStore
-    sources: tuple[Path, ...] = ()              # the label file of each image, where each has its own
-    lines: Int64[np.ndarray, "T"] | None = None     # of each object in those, if they have any
+    sources: tuple[Path, ...] = ()                  # the label file of each image, where each has its own
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether the files give each box by its centre, as YOLO's label files do."""
+        return bool(self.sources) and self.sources[0].suffix == ".txt"
 
     def place_of_image(self, index: int) -> Place:
         """Where the image is listed, or the image itself where nothing lists it."""
@@ -73,19 +81,20 @@ class Annotations:
         return self.store.place(image) if self.sources else Place(self.file, entry=f"image {image.id}")
 
     def place_of_object(self, row: int) -> Place:
-        """Where the object is written down."""
+        """Where the object is written."""
+        index = int(self.image_index[row])
         if self.lines is not None:
-            return Place(self.sources[self.image_index[row]], int(self.lines[row]))
+            return Place(self.sources[index], int(self.lines[row]))
         if self.sources:
-            image = self.place_of_image(int(self.image_index[row]))
+            image = self.place_of_image(index)
             return replace(image, entry=f"{image.entry}: object {self.ids[row]}")
         return Place(self.file, entry=f"annotation {self.ids[row]}")
 
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The image the way round that the annotations mean.
+        """The image in the orientation that the annotations refer to.
 
-        Annotation tools differ in whether they obey EXIF, so the size they wrote down decides; where it
-        tells nothing, upright. Raises DataError when the file is no image, or of another size.
+        Annotation tools differ in whether they apply EXIF, so the annotated size decides; where both orientations
+        have that size, upright. Raises DataError when the file is no image, or of another size.
         """
         record, place = self.images[index], self.place_of_image(index)
         try:
@@ -107,13 +116,16 @@ class Annotations:
         new_index[np.asarray(chosen, np.int64)] = np.arange(len(chosen))
         rows = new_index[self.image_index] >= 0
         return replace(
-            self.rows(rows), images=self.images.subset(chosen),
-            image_index=new_index[self.image_index[rows]],
+            self.rows(rows), images=self.images.subset(chosen), image_index=new_index[self.image_index[rows]],
             sources=tuple(self.sources[index] for index in chosen) if self.sources else ())
 
     def rows(self, chosen: Bool[np.ndarray, "T"]) -> "Annotations":
-        """The same images, with the objects for which `chosen` is True."""
+        """The objects for which `chosen` is True."""
         return replace(
             self, ids=self.ids[chosen], image_index=self.image_index[chosen], labels=self.labels[chosen],
             boxes=self.boxes[chosen], areas=self.areas[chosen], crowd=self.crowd[chosen],
             lines=None if self.lines is None else self.lines[chosen])
+
+    def without_objects(self) -> "Annotations":
+        """The same images."""
+        return self.rows(np.zeros(len(self.ids), bool))

@@ -1,7 +1,7 @@
-"""The images that a split lists, packed into few arrays.
+"""The images of a split, packed into a few arrays.
 
-Who so much as looks at a Python object writes to it, as it counts its users; a forked process then gets a copy of the
-memory around it. Half a million images as objects would be copied into every worker, and take seconds to send to one.
+Merely reading a Python object changes its reference count, and a forked process then gets its own copy of that memory.
+Half a million images as objects would be copied into every worker, and would take seconds to send to one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import Int64
 
-from deformable_detr.structures import ImageSize
+ImageSize = tuple[int, int]   # (height, width); the one of detections.py would import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class ImageRecord:
 
 @dataclass(frozen=True, eq=False)
 class ImageList(Sequence[ImageRecord]):
-    """Behaves as a tuple of P images, each of which is made when it is asked for."""
+    """Behaves like a tuple of P images, each of which is made when it is asked for."""
 
     ids: Int64[np.ndarray, "P"]
     sizes: Int64[np.ndarray, "P 2"]                 # (height, width) in pixels
     starts: Int64[np.ndarray, "P+1"]                # the name of image i is names[starts[i]:starts[i + 1]]
-    names: bytes = field(repr=False)                # of all files, one after another
+    names: bytes = field(repr=False)                # of all files, in UTF-8, one after another
 
     @classmethod
     def of(cls, images: Iterable[ImageRecord]) -> "ImageList":
-        """Pack images."""
+        """The images, packed."""
         every = list(images)
         names = [_encoded(image.file_name) for image in every]
         return cls(np.array([image.id for image in every], np.int64),
@@ -82,12 +82,12 @@ class ImageList(Sequence[ImageRecord]):
         return (self._name(start, end) for start, end in pairwise(self.starts.tolist()))
 
     def file_name_of(self, identity: int) -> str | None:
-        """The name of the file of the image with this id, if there is one."""
+        """The file name of the image with this id, if there is one."""
         found = np.flatnonzero(self.ids == identity)
         return self[int(found[0])].file_name if len(found) else None
 
     def distinct_sizes(self) -> tuple[list[ImageSize], Int64[np.ndarray, "P"]]:
-        """The few sizes, (height, width), that there are, and which of them each image has."""
+        """The distinct sizes, (height, width), which are few, and which of them each image has."""
         sizes, which = np.unique(self.sizes, axis=0, return_inverse=True)
         return [(height, width) for height, width in sizes.tolist()], which.reshape(-1)
 

@@ -1,73 +1,81 @@
 """Batches: which images come together, in which order, padded to which shape.
 
-A new input shape makes oneDNN, on a CPU, prepare its kernels anew; a compiled model is compiled anew. So batches
-come in few shapes.
-All chance follows from (seed, epoch, image): it is the same for any number of worker processes, and any
-epoch can be run again.
+For every new input shape oneDNN, on a CPU, prepares its kernels, and a compiled model is compiled again. So training
+batches come in few shapes. Everything random follows from (seed, epoch, image): it is the same for any number of worker
+processes, and any epoch can be repeated.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from math import ceil, lcm
+from math import ceil, prod
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler
 
+from deformable_detr.datasets.findings import DataError
 from deformable_detr.loading.dataset import DetectionDataset, Sample, SampleKey
 from deformable_detr.structures import ImageBatch, ImageSize, Target
 
 Batch = tuple[ImageBatch, list[Target]]
 
-EVALUATION_DIVISOR = 32    # sides that differ by less become one shape
-
 
 @dataclass(frozen=True)
 class Process:
-    """Which of the processes that share the work."""
+    """One of several processes that share the work."""
 
     index: int = 0
     count: int = 1
 
 
 def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
-                 size_divisor: int | None = None, accumulate: int = 1, process: Process = Process(),
-                 plain_from: int | None = None, even: bool = False) -> DataLoader[Sample]:
+                 accumulate: int = 1, process: Process = Process(), plain_from: int | None = None,
+                 even: bool = False) -> "BatchLoader":
     """A loader of (ImageBatch, list[Target]): every image once an epoch, of which a process gets its share.
 
-    In training order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` says which.
-    `accumulate` batches in a row make a step of the optimizer; the last step of an epoch may be smaller. In
-    evaluation images of one shape come together, in a fixed order. Heights and widths are padded to multiples
-    of the preprocessing's divisor, and of `size_divisor`: by default 1 in training, where the transform decides
-    on shapes, and 32 in evaluation. From the epoch `plain_from` on the transform's plain one is used. With `even`
-    every process gets as many training batches, for which some images may come twice at an epoch's end. Raises
-    ValueError for a batch size, divisor or `accumulate` below 1.
+    In training, order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` chooses them.
+    `accumulate` consecutive batches make a step of the optimizer; the last step of an epoch may be smaller. In
+    evaluation, in a fixed order, only images of one shape share a batch: padding changes what a backbone computes, so
+    that other images would change an answer. Heights and widths become multiples of the preprocessing's divisor.
+    From the epoch `plain_from` on, the transform's plain variant is used. With `even`, every process gets the same
+    number of training batches, for which some images may come twice at the end of an epoch. Raises ValueError for a
+    `batch_size` or `accumulate` below 1.
     """
-    if size_divisor is None:
-        size_divisor = 1 if training else EVALUATION_DIVISOR
-    for name, value in (("batch_size", batch_size), ("size_divisor", size_divisor), ("accumulate", accumulate)):
+    for name, value in (("batch_size", batch_size), ("accumulate", accumulate)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    divisor = lcm(size_divisor, dataset.transform.preprocessing.divisor)
+    divisor = dataset.transform.preprocessing.divisor
     if training:
         batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from, even)
     else:
-        every = BatchSampler(_by_shape(dataset, divisor), batch_size, drop_last=False)
-        batches = list(every)[process.index::process.count]
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=Collate(divisor),
-                      persistent_workers=num_workers > 0, pin_memory=False)
+        batches = evaluation_batches(dataset, batch_size, process)
+    return BatchLoader(dataset.samples(), batch_sampler=batches, num_workers=num_workers,
+                       collate_fn=Collate(divisor), persistent_workers=num_workers > 0, pin_memory=False)
+
+
+class BatchLoader(DataLoader[Sample]):
+    """PyTorch's loader; raises the DataError of a worker process as it was raised there."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return map(_raised, super().__iter__())
+
+
+def _raised(batch: Batch | DataError) -> Batch:
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
 
 
 class TrainingBatches(Sampler[list[SampleKey]]):
-    """Shuffled batches. What a step of the optimizer sees depends on no number of processes.
+    """Shuffled batches. The images of a step of the optimizer do not depend on the number of processes.
 
-    A step's images share one canvas, which is drawn for it. The rest of each group, less than a step, is put
-    together with the rests of the others, so that only the last step can be smaller. Where the transform knows
-    no canvases, all images are one group. Each process gets a part of a step, in batches of `batch_size`.
+    A step's images share one canvas, drawn at random. What is left of each group of images, less than a step, is put
+    together with what is left of the others, so that only the last step can be smaller. If the transform has no
+    canvases, all images are one group. Each process gets a part of each step, in batches of `batch_size`.
     """
 
     def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, accumulate: int = 1,
@@ -84,7 +92,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         return ceil(len(self._size_of) / self.step_size)
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """Choose the order and the augmentation of the next iteration, and the step that it begins with."""
+        """Choose the order and the augmentation of the next iteration, and its first step."""
         self.epoch, self.first_step = epoch, first_step
 
     def __len__(self) -> int:
@@ -108,7 +116,7 @@ class TrainingBatches(Sampler[list[SampleKey]]):
                 yield keys[start:start + self.batch_size]
 
     def _part(self, step: Sequence[int]) -> Sequence[int]:
-        """What this process gets of a step; where there are fewer images than processes, some come twice."""
+        """This process's part of a step; if there are fewer images than processes, some come twice."""
         count = self.process.count
         shared = ceil(len(step) / count) * count if self.even else max(count, len(step))
         step = list(islice(cycle(step), shared))
@@ -141,7 +149,9 @@ class Collate:
     def __init__(self, divisor: int) -> None:
         self.divisor = divisor
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(self, samples: Sequence[Sample] | DataError) -> Batch | DataError:
+        if isinstance(samples, DataError):
+            return samples
         batch = ImageBatch.from_images([sample.image for sample in samples], self.divisor)
         canvases = [sample.canvas for sample in samples if sample.canvas is not None]
         height, width = (max(sides) for sides in zip(batch.images.shape[2:], *canvases, strict=True))
@@ -151,14 +161,27 @@ class Collate:
 
 
 def mixed_seed(*parts: int) -> int:
-    """One seed from several numbers; seeds of neighbouring numbers have nothing in common."""
+    """One seed from several numbers; neighbouring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-def _by_shape(dataset: DetectionDataset, divisor: int) -> list[int]:
-    """Image indices, those of one padded shape together; the largest first, so that memory runs out at once
-    or never."""
+def evaluation_batches(dataset: DetectionDataset, batch_size: int, process: Process = Process()) -> list[list[int]]:
+    """One process's batches of image indices, each of one padded shape.
+
+    The largest come first, so that memory runs out at once or never; each goes to the process with the fewest pixels.
+    """
+    preprocessing = dataset.transform.preprocessing
     sizes, size_of = dataset.annotations.images.distinct_sizes()
-    shapes = -(-np.array([dataset.transform.preprocessing.resized(size) for size in sizes]) // divisor)
-    height, width = -shapes[size_of].T
-    return np.lexsort((width, height)).tolist()
+    groups: dict[ImageSize, list[int]] = defaultdict(list)
+    for index, size in enumerate(size_of.tolist()):
+        height, width = (ceil(side / preprocessing.divisor) for side in preprocessing.resized(sizes[size]))
+        groups[height, width].append(index)
+    batches = [(prod(shape) * len(part), part) for shape, group in groups.items()
+               for part in (group[start:start + batch_size] for start in range(0, len(group), batch_size))]
+    shares: list[list[list[int]]] = [[] for _ in range(process.count)]
+    pixels = [0] * process.count
+    for size, batch in sorted(batches, key=lambda batch: -batch[0]):
+        least = pixels.index(min(pixels))
+        pixels[least] += size
+        shares[least].append(batch)
+    return shares[process.index]

@@ -1,4 +1,4 @@
-"""Four images in one: more objects, smaller ones, and other surroundings (YOLOv4, arXiv 2004.10934, section 3.3)."""
+"""Four images in one: more objects, smaller, in other surroundings (YOLOv4, arXiv 2004.10934, section 3.3)."""
 
 from collections.abc import Sequence
 from itertools import pairwise, product
@@ -14,8 +14,8 @@ from deformable_detr.boxes import area
 from deformable_detr.structures import ImageSize
 
 CENTRE = (0.3, 0.7)      # where the four corners meet, as a share of height and width
-LARGEST = 2.0            # how much larger an image may be than its quarter needs
-LEAST_VISIBLE = 0.3      # share of an object that must be left where an image is cut
+MAX_ZOOM = 2.0           # how much larger an image may be than its quarter requires
+LEAST_VISIBLE = 0.3      # share of an object that must be left when an image is cut
 
 
 class Annotated(NamedTuple):
@@ -27,13 +27,13 @@ class Annotated(NamedTuple):
 
 
 def mosaic(four: Sequence[Annotated], size: ImageSize) -> Annotated:
-    """A part of each of four images, in a frame of `size` (height, width); chance is torch's generator."""
+    """A part of each of four images, in a frame of `size` (height, width); random by torch's generator."""
     height, width = size
     rows, columns = ((0, _between(*(share * extent for share in CENTRE)), extent) for extent in size)
     whole = np.empty((height, width, 3), np.uint8)
     boxes, labels = [], []
     for part, ((top, bottom), (left, right)) in zip(four, product(pairwise(rows), pairwise(columns)), strict=True):
-        if top == bottom or left == right:   # of a frame of few pixels
+        if top == bottom or left == right:   # in a frame of few pixels
             continue
         filled = _fill(part, (bottom - top, right - left))
         whole[top:bottom, left:right] = filled.image
@@ -43,9 +43,9 @@ def mosaic(four: Sequence[Annotated], size: ImageSize) -> Annotated:
 
 
 def _fill(part: Annotated, size: ImageSize) -> Annotated:
-    """A window of the image, resized to `size`, with the objects of which enough is in it."""
+    """A window of the image, resized to `size`, with the objects that are sufficiently inside."""
     extent = part.image.shape[:2]
-    zoom = max(room / side for room, side in zip(size, extent, strict=True)) * LARGEST ** float(torch.rand(()))
+    zoom = max(room / side for room, side in zip(size, extent, strict=True)) * MAX_ZOOM ** float(torch.rand(()))
     sides = [max(1, min(side, round(room / zoom))) for room, side in zip(size, extent, strict=True)]
     top, left = (_between(0, whole - side) for whole, side in zip(extent, sides, strict=True))
     window = part.image[top:top + sides[0], left:left + sides[1]]
@@ -58,10 +58,10 @@ def _fill(part: Annotated, size: ImageSize) -> Annotated:
 
 
 def visible(before: Float[Tensor, "T 4"], after: Float[Tensor, "T 4"]) -> Tensor:
-    """Of which xyxy boxes enough is left, at the same scale, where the image was cut."""
+    """(T,) Which xyxy boxes keep enough of their area when the image is cut, at the same scale."""
     return area(after) > LEAST_VISIBLE * area(before)
 
 
 def _between(least: float, most: float) -> int:
-    """A whole number in [least, most], at least rounded down, from torch's generator."""
+    """A whole number in [least, most], both rounded down, from torch's generator."""
     return int(torch.randint(int(least), int(most) + 1, ()))

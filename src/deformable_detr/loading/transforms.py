@@ -1,4 +1,4 @@
-"""From a decoded image and its boxes to what the model trains on or looks at: the steps."""
+"""From a decoded image and its boxes to the model's input and target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ def eval_transform(preprocessing: Preprocessing) -> "ImageTransform":
 
 
 class ImageTransform:
-    """Augmentation, resizing to a drawn short side or into one of few canvases, colours, normalisation.
+    """Augmentation, resizing to a random short side or into one of a few canvases, colours, normalisation.
 
-    Without `short_sides` the preprocessing's size counts; `scales` of it make the canvases. `colours` are changed
-    last, as a photograph has far more pixels than what the model sees of it. With a `mosaic` the data set may put
-    other images beside; `plain` is what the last epochs use instead, by default the same.
+    Without `short_sides` the preprocessing's size is used; the canvases are `scales` times it. `colours` are changed
+    last, since the resized image has far fewer pixels. With a `mosaic` the data set may combine several images;
+    `plain` is used in the last epochs instead, by default the same.
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Sequence[v2.Transform] = (),
@@ -45,9 +45,9 @@ class ImageTransform:
         self.resize = RandomResize(rules or [preprocessing])
 
     def canvases(self, size: ImageSize) -> tuple[ImageSize, ...]:
-        """The canvases, (height, width), that an image of this size may be fitted into; none: any shape.
+        """The canvases, (height, width), that an image of this size may be fitted into; without any, all shapes occur.
 
-        They depend on nothing but the orientation, so that a data set needs few.
+        They depend only on the image's orientation, so that a data set needs few.
         """
         height, width = size
         aspect = CANVAS_ASPECT if max(size) > 1.1 * min(size) else 1.0
@@ -63,7 +63,7 @@ class ImageTransform:
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "t 4"],
                  labels: Int64[Tensor, "t"], image_id: int | str | None = None,
                  canvas: ImageSize | None = None) -> tuple[Float[Tensor, "3 H W"], Target]:
-        """The normalised image and its target; `boxes` are xyxy in pixels, chance is torch's generator."""
+        """The normalised image and its target; `boxes` are xyxy in pixels. Random by torch's generator."""
         pixels = tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
         height, width = pixels.shape[1:]
         # torchvision declares no arguments for this constructor
@@ -73,8 +73,9 @@ class ImageTransform:
         for step in self.augmentation:
             sample = step(sample)
         sample = (self.resize if canvas is None else Fit(canvas))(sample)
-        if self.augmentation:
-            sample = v2.SanitizeBoundingBoxes()(sample)     # those that a crop has cut to less than a pixel
+        if self.augmentation:   # drops objects that a crop has cut off whole, however small the others are
+            kept = (sample["boxes"][:, 2:] > sample["boxes"][:, :2]).all(dim=1)
+            sample |= {name: sample[name][kept] for name in ("boxes", "labels")}
         for step in self.colours:
             sample = step(sample)
         pixels = sample["image"].as_subclass(Tensor)
@@ -86,21 +87,21 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """How often four images are put together, and what is then done with them."""
+    """How often four images are combined, and how the result is transformed."""
 
     chance: float
     transform: ImageTransform
 
 
 class Resized(v2.Transform):
-    """Base of the transforms that resize image and boxes to the size that `make_params` decides on."""
+    """Resizes image and boxes to the size that the subclass's `make_params` chooses."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return v2.functional.resize(inpt, params["size"], antialias=True)
 
 
 class RandomResize(Resized):
-    """Resizes by a rule drawn from several."""
+    """Resizes by a random one of several rules."""
 
     def __init__(self, rules: Sequence[Preprocessing]) -> None:
         super().__init__()
@@ -127,9 +128,9 @@ class Fit(Resized):
 
 
 class RandomCrop(v2.Transform):
-    """Cuts out a window; its height and width are drawn between two bounds, at most the image's own.
+    """Cuts out a window whose height and width are random between two bounds, at most the image's own.
 
-    The bounds are pixels, or shares of the image where they are floats.
+    The bounds are pixels, or if they are floats, shares of the image.
     """
 
     def __init__(self, least: float, most: float) -> None:
@@ -152,13 +153,23 @@ class RandomCrop(v2.Transform):
 
 
 class RandomCloseUp(RandomCrop):
-    """A crop that forgets objects of which too little is left to know them by."""
+    """A crop that drops objects of which too little is left to recognise them."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         output = super().transform(inpt, params)
         if isinstance(output, tv_tensors.BoundingBoxes):
-            output[~visible(inpt.as_subclass(Tensor), output.as_subclass(Tensor))] = 0   # sanitising takes these away
+            output[~visible(inpt.as_subclass(Tensor), output.as_subclass(Tensor))] = 0   # dropped by sanitising
         return output
+
+
+class QuarterTurn(v2.Transform):
+    """Rotates by 0, 90, 180 or 270 degrees, counter-clockwise; every pixel stays as it is."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002  (the signature of v2.Transform)
+        return {"angle": 90.0 * _draw(0, 3)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.rotate(inpt, params["angle"], expand=True)
 
 
 def _draw(least: int, most: int) -> int:

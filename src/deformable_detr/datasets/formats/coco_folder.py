@@ -1,4 +1,4 @@
-"""Where COCO annotation files and their images lie: COCO's own layout, and those of other tools and services."""
+"""Where COCO annotation files and their images are: COCO's own layout, and those of other tools and services."""
 
 import re
 from collections.abc import Iterator
@@ -6,62 +6,69 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from deformable_detr.datasets.annotations import Annotations, ImageFolder
-from deformable_detr.datasets.findings import Findings, Place, stop
+from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.formats.coco import read_coco
-from deformable_detr.datasets.formats.source import UNNAMED_SPLIT
-from deformable_detr.datasets.kinds import Kind
-from deformable_detr.datasets.layout import SPLIT_NAMES, present
+from deformable_detr.datasets.formats.source import DataSource
+from deformable_detr.datasets.kinds import Fault
+from deformable_detr.datasets.layout import Fence, FileNames, present
+from deformable_detr.datasets.splits import SPLIT_NAMES, UNNAMED_SPLIT, named_splits, splits_in
 
 BESIDE = "_annotations.coco.json"    # Roboflow's, among the images
-# Of a data set that is not split: Roboflow, CVAT, FiftyOne, Label Studio.
+# Of a data set without splits: Roboflow, CVAT, FiftyOne, Label Studio.
 UNSPLIT = (BESIDE, "annotations/instances_default.json", "annotations.json", "annotations/annotations.json",
            "labels.json", "result.json")
-EXPECTED = "annotations/instances_train2017.json, train.json, annotations/train.json or train/" + BESIDE
-NUM_TRIED = 3    # images that tell which folder they are in
+NUM_TRIED = 3    # images by which their folder is found
 
 
 @dataclass(frozen=True)
-class CocoFolder:
-    """A folder with a COCO file a split."""
-
-    folder: Path
-    files: dict[str, Path]    # by split
+class CocoFolder(DataSource[Path]):
+    """A folder with one COCO file per split."""
 
     format = "COCO"
+    layout = "annotations/instances_train2017.json, train.json, annotations/train.json or train/" + BESIDE
+    reports_unlisted = False
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that have a file."""
-        return tuple(self.files)
+    @classmethod
+    def find(cls, folder: Path, findings: Findings) -> "CocoFolder | None":
+        """The COCO files of a folder; of several for a split the first, in the order of `layout`."""
+        files: dict[str, Path] = {}
+        candidates = list(_candidates(folder, findings))
+        for split, file in candidates:
+            if files.setdefault(split, file) != file:
+                findings.add(Fault.OTHER_ANNOTATIONS, Place(file), f"for {split} {files[split]} is read")
+        named = {file for _, file in candidates}
+        for file in sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")]):
+            is_coco = file.stem.startswith("instances_")
+            if is_coco and not files:
+                stop(Fault.SPLIT_UNKNOWN, Place(file), "expected the name of a split, as in instances_train.json")
+            if file not in named and files and (is_coco or splits_in(file.stem)):
+                findings.add(Fault.OTHER_ANNOTATIONS, Place(file), "its name is not that of a split")
+        return cls(folder, files) if files else None
 
     def read(self, split: str, findings: Findings) -> Annotations:
-        """The split without entries at fault and absent images, which are reported. Raises DataError."""
-        file = self.files[split]
+        file = self.places[split]
+        try:
+            Fence(self.folder, file.parent).check(file)
+        except EntryError as fault:
+            stop(fault.kind, Place(file), fault.message)
         annotations = read_coco(file, findings)
         images = _image_folder(self.folder, file, split, annotations)
         return present(replace(annotations, store=ImageFolder(images)), images, self.folder, findings)
 
 
-def find_coco(folder: Path, findings: Findings) -> CocoFolder | None:
-    """The COCO files of a folder; of several for a split the first, in the order of EXPECTED."""
-    files: dict[str, Path] = {}
-    for split, file in _candidates(folder):
-        if files.setdefault(split, file) != file:
-            findings.add(Kind.OTHER_ANNOTATIONS, Place(file), f"for {split} {files[split]} is read")
-    return CocoFolder(folder, files) if files else None
-
-
-def _candidates(folder: Path) -> Iterator[tuple[str, Path]]:
+def _candidates(folder: Path, findings: Findings) -> Iterator[tuple[str, Path]]:
     """Split and file."""
-    for pattern, stem in (("annotations/*.json", r"instances_([a-z]+)(20\d\d)?"), ("*.json", r"([a-z]+)"),
+    for pattern, stem in (("annotations/*.json", r"instances_(.+)"), ("*.json", r"([a-z]+)"),
                           ("annotations/*.json", r"([a-z]+)")):
-        for file in sorted(folder.glob(pattern), reverse=True):     # of two years the later
+        # An exact name comes first, and of two years the later.
+        for file in sorted(folder.glob(pattern), key=lambda file: (file.stem.lower().removeprefix("instances_")
+                                                                   in SPLIT_NAMES, file), reverse=True):
             match = re.fullmatch(stem, file.stem.lower())
-            if match and match[1] in SPLIT_NAMES:
-                yield SPLIT_NAMES[match[1]], file
-    for file in sorted(folder.glob(f"*/{BESIDE}")):
-        if file.parent.name.lower() in SPLIT_NAMES:
-            yield SPLIT_NAMES[file.parent.name.lower()], file
+            splits = splits_in(match[1]) if match else ()
+            if len(splits) == 1:
+                yield next(iter(splits)), file
+    beside = {file.parent.name: file for file in folder.glob(f"*/{BESIDE}")}
+    yield from ((split, beside[name]) for split, name in named_splits(beside, findings).items())
     yield from ((UNNAMED_SPLIT, folder / name) for name in UNSPLIT if (folder / name).is_file())
 
 
@@ -75,12 +82,12 @@ def _image_folder(folder: Path, file: Path, split: str, annotations: Annotations
     likely = [place for place in places if place.is_dir()]
     names = [image.file_name for image in annotations.images[:NUM_TRIED]]
     for place in (*likely, file.parent, folder):
-        if any(_is_file(place / name) for name in names):
+        if any(_is_file(place / name) or FileNames(place).find(name) for name in names):
             return place
     if not likely:
         wanted = folder / (own if file.stem.startswith("instances_") else "images")
         got = "a file" if wanted.exists() else "nothing"
-        stop(Kind.PICTURE_MISSING, Place(file), f"expected its images in the folder {wanted}, got {got}")
+        stop(Fault.PICTURE_MISSING, Place(file), f"expected its images in the folder {wanted}, got {got}")
     return likely[0]
 
 

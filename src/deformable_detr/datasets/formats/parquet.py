@@ -1,27 +1,25 @@
-"""Hugging Face data sets as parquet files, which hold a row an image with its bytes and its objects."""
+"""Hugging Face data sets as parquet files, in which each row holds the bytes of an image and its objects."""
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deformable_detr.datasets.annotations import Annotations
+from deformable_detr.datasets.building import AnnotationBuilder, check_image_size, measured, with_possible_areas
 from deformable_detr.datasets.findings import DataError, EntryError, Findings, Place, stop
+from deformable_detr.datasets.formats.coco import read_object_entry, report_ignored
 from deformable_detr.datasets.formats.parquet_file import ParquetFile, ParquetRow, open_parquet
-from deformable_detr.datasets.formats.rows import Rows
-from deformable_detr.datasets.formats.shard import MAX_IMAGE_BYTES
-from deformable_detr.datasets.formats.source import is_number, split_of
+from deformable_detr.datasets.formats.source import DataSource
 from deformable_detr.datasets.image_list import ImageRecord
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import check_name, list_files
-from deformable_detr.images import ImageError, open_image, upright_size
-from deformable_detr.progress import show_progress
+from deformable_detr.datasets.splits import files_by_split
+from deformable_detr.images import ImageError
 from deformable_detr.text import quoted
-
-EXPECTED = "data/train-00000-of-00001.parquet"
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class ParquetStore:
         return (0, *accumulate(file.num_rows for file in self.files))[:-1]
 
     def source(self, image: ImageRecord) -> bytes:
-        """The bytes of the image's file. Raises ImageError."""
         file, number = self._row(image)
         try:
             content = file.content(number)
@@ -52,7 +49,6 @@ class ParquetStore:
             yield from _contents(file, [number for _, number in rows])
 
     def place(self, image: ImageRecord) -> Place:
-        """File and row."""
         file, number = self._row(image)
         return Place(file.file, number)
 
@@ -62,37 +58,35 @@ class ParquetStore:
 
 
 @dataclass(frozen=True)
-class ParquetFolder:
-    """A folder with parquet files, which belong to splits by their names or their folders'."""
-
-    folder: Path
-    files: dict[str, tuple[Path, ...]]      # by split
+class ParquetFolder(DataSource[tuple[Path, ...]]):
+    """A folder with parquet files, sorted into splits by their names or their folders'."""
 
     format = "parquet"
+    layout = "data/train-00000-of-00001.parquet"
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that have files."""
-        return tuple(self.files)
+    @classmethod
+    def find(cls, folder: Path, findings: Findings) -> "ParquetFolder | None":
+        files = files_by_split(folder, list_files(folder, {".parquet"}, folder, findings))
+        return cls(folder, files) if files else None
 
     def read(self, split: str, findings: Findings) -> Annotations:
-        """The split without rows at fault, which are reported. Raises DataError."""
-        store = ParquetStore(tuple(map(open_parquet, self.files[split])))
-        first, rows = store.files[0], Rows()
+        store = ParquetStore(tuple(map(open_parquet, self.places[split])))
+        first = store.files[0]
+        builder = AnnotationBuilder(dict(enumerate(first.names)))
         for start, file in zip(store.starts, store.files, strict=True):
             if file.names != first.names:
-                stop(Kind.ANNOTATION_FILE, Place(file.file), f"expected the classes of {first.file}, "
+                stop(Fault.ANNOTATION_FILE, Place(file.file), f"expected the classes of {first.file}, "
                      f"{quoted(first.names)}, got {quoted(file.names)}")
-            for number, row in enumerate(show_progress(file.rows(), file.num_rows, "reading rows")):
+            for number, row in enumerate(self.progress(file.rows(), file.num_rows, "reading rows")):
                 try:
-                    rows.start(_read_image(row, start + number), file.file)
+                    builder.start(_read_image(row, start + number), file.file)
                 except EntryError as fault:
                     findings.add(fault.kind, Place(file.file, number), fault.message)
                 else:
-                    _read_objects(row, file, number, rows, findings)
-        if not rows.num_images:
-            stop(Kind.NO_IMAGES, Place(first.file), "expected rows with an image, got none")
-        return rows.annotations(self.folder, first.names, tuple(range(len(first.names))), store)
+                    _read_objects(row, file, number, builder, findings)
+        if not builder.num_images:
+            stop(Fault.NO_IMAGES, Place(first.file), "expected rows with an image, got none")
+        return with_possible_areas(builder.annotations(self.folder, store), findings)
 
 
 def _contents(file: ParquetFile, numbers: Sequence[int]) -> Iterator[bytes]:
@@ -108,49 +102,36 @@ def _contents(file: ParquetFile, numbers: Sequence[int]) -> Iterator[bytes]:
     yield from [b""] * len(left)
 
 
-def find_parquet(folder: Path, findings: Findings) -> ParquetFolder | None:
-    """The parquet files of a folder, by split."""
-    files: dict[str, tuple[Path, ...]] = {}
-    for name in list_files(folder, {".parquet"}, folder, findings):
-        split = split_of(PurePath(name))
-        files[split] = (*files.get(split, ()), folder / name)
-    return ParquetFolder(folder, files) if files else None
-
-
 def _read_image(row: ParquetRow, identity: int) -> ImageRecord:
     name = PurePosixPath(row.path or f"{identity}").name
     check_name(name)
     if row.size is None:
-        if len(row.content or b"") > MAX_IMAGE_BYTES:
-            raise EntryError(Kind.PICTURE_UNREADABLE, f"more than {MAX_IMAGE_BYTES:,} bytes")
-        try:
-            with open_image(row.content or b"") as opened:
-                height, width = upright_size(opened)
-        except ImageError as error:
-            raise EntryError(Kind.PICTURE_UNREADABLE, error.reason_for(b"")) from error
-    else:
-        width, height = row.size
-    if not all(type(side) is int and side > 0 for side in (width, height)):
-        raise EntryError(Kind.ENTRY, f"expected a positive width and height, got {quoted((width, height))}")
-    return ImageRecord(identity, name, width, height)
+        content = row.content or b""
+        check_image_size(len(content))
+        return measured(identity, name, content)
+    if not all(type(side) is int and side > 0 for side in row.size):
+        raise EntryError(Fault.ENTRY, f"expected a positive width and height, got {quoted(row.size)}")
+    return ImageRecord(identity, name, *row.size)
 
 
-def _read_objects(row: ParquetRow, file: ParquetFile, number: int, rows: Rows, findings: Findings) -> None:
-    """Take the objects of a row without those at fault, which are reported."""
+def _read_objects(row: ParquetRow, file: ParquetFile, number: int, builder: AnnotationBuilder,
+                  findings: Findings) -> None:
+    """Add the objects of a row without those at fault, which are reported."""
+    coco_key = {file.box: "bbox", file.category: "category_id", file.crowd: "iscrowd"}
     for index, entry in enumerate(_entries(row.objects)):
-        box, label = entry.get(file.box), entry.get(file.category)
         place = Place(file.file, number, f"object {index}")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-            findings.add(Kind.ENTRY, place, f"{file.box}: expected x, y, width, height, got {quoted(box)}")
-        elif type(label) is not int or not 0 <= label < len(file.names):
-            findings.add(Kind.CLASS_UNKNOWN, place,
-                         f"{file.category}: expected a class in 0..{len(file.names) - 1}, got {quoted(label)}")
+        fields = {coco_key.get(name, name): value for name, value in entry.items() if value is not None}
+        try:
+            found = read_object_entry({**fields, "id": index}, builder.class_of, builder.num_images - 1)
+        except EntryError as fault:
+            findings.add(fault.kind, place, fault.message)
         else:
-            rows.add(label, box, number, crowd=bool(file.crowd and entry.get(file.crowd)))
+            report_ignored(fields, place, findings)
+            builder.add(found.label, found.box, area=found.area, crowd=found.crowd, line=number)
 
 
 def _entries(objects: Any) -> list[dict[str, Any]]:
-    """The objects of a row one by one, where they may be a mapping of lists; a short list ends in None."""
+    """The objects of a row one by one, where they may be a mapping of lists; short lists are filled with None."""
     if isinstance(objects, dict):
         columns = {name: values for name, values in objects.items() if isinstance(values, list)}
         count = max(map(len, columns.values()), default=0)

@@ -1,4 +1,4 @@
-"""One parquet file of Hugging Face's: which columns hold images and objects, and how to read them row by row."""
+"""One parquet file of a Hugging Face data set: which columns hold images and objects, and reading them by rows."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from deformable_detr.datasets.findings import DataError, Place, stop
-from deformable_detr.datasets.formats.source import checked_names
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.formats.source import check_class_names
+from deformable_detr.datasets.kinds import Fault
 from deformable_detr.text import quoted
 
-# What people call these columns.
-IMAGES = ("image", "img", "image")
-OBJECTS = ("objects", "annotations", "labels")
-BOXES = ("bbox", "bboxes", "boxes", "box")
-CLASSES = ("category", "categories", "category_id", "label", "labels", "class")
-CROWDS = ("iscrowd", "is_crowd", "crowd")
+# Usual names of the columns.
+IMAGE_COLUMNS = ("image", "img")
+OBJECT_COLUMNS = ("objects", "annotations", "labels")
+BOX_COLUMNS = ("bbox", "bboxes", "boxes", "box")
+CLASS_COLUMNS = ("category", "categories", "category_id", "label", "labels", "class")
+CROWD_COLUMNS = ("iscrowd", "is_crowd", "crowd")
 
 ROWS_AT_ONCE = 32
 
-# Compressed, and listed once for many rows, a few kilobytes can stand for gigabytes.
-BATCH_BYTES = 2**26             # of a row group, if more than a row of it is to be read at once
+# Compressed, and stored once for many rows, a few kilobytes can become gigabytes.
+BATCH_BYTES = 2**26             # of a row group that is read more than a row at a time
 LARGEST_GROUP = 2**29           # bytes of the columns that are read; more only where the file itself is large:
-LARGEST_RATIO = 20              # so many times what it takes in the file
-LARGEST_ROW = 2**22             # values; a Python object each
+LARGEST_RATIO = 20              # times what the group takes in the file
+LARGEST_ROW = 2**22             # values; each becomes a Python object
 
 
 @dataclass(frozen=True)
 class ParquetRow:
     """One image."""
 
-    path: str | None                        # what the image was called
+    path: str | None                        # the image's name
     content: bytes | None                   # of the image's file; only where the row has no size
     size: tuple[Any, Any] | None            # (width, height), where the row has them
     objects: Any                            # a list of mappings, or a mapping of lists
@@ -48,7 +48,7 @@ class ParquetFile:
     group_ends: tuple[int, ...]             # number of rows up to the end of each row group
     image: str                              # columns
     objects: str
-    box: str                                # and what the objects are made of
+    box: str                                # columns of the objects
     category: str
     crowd: str | None
     has_sizes: bool
@@ -60,7 +60,7 @@ class ParquetFile:
         return self.group_ends[-1] if self.group_ends else 0
 
     def rows(self) -> Iterator[ParquetRow]:
-        """Every row; images themselves are read only where nothing else tells their size."""
+        """Every row; the images themselves are read only where there are no columns with their sizes."""
         sizes = ["width", "height"] if self.has_sizes else [f"{self.image}.bytes"]
         columns = [f"{self.image}.path", self.objects, *sizes]
         for row in self._read(columns, range(len(self.group_ends))):
@@ -69,7 +69,7 @@ class ParquetFile:
                              (row["width"], row["height"]) if self.has_sizes else None, row[self.objects])
 
     def content(self, number: int) -> bytes | None:
-        """The bytes of the image in a row. A whole row group is read for it. Raises DataError."""
+        """The bytes of the image in a row, for which a whole row group is read. Raises DataError."""
         group = next(index for index, end in enumerate(self.group_ends) if number < end)
         start = self.group_ends[group - 1] if group else 0
         for index, row in enumerate(self._read([f"{self.image}.bytes"], [group]), start=start):
@@ -91,53 +91,53 @@ class ParquetFile:
                     yield from self._rows_of(batch, group)
 
     def _rows_at_once(self, metadata: Any, columns: Sequence[str], group: int) -> int:
-        """How many rows of a group fit in memory together. Raises DataError where its size is absurd."""
+        """How many rows of a group fit into memory together. Raises DataError where its size is absurd."""
         chunks = [metadata.column(index) for index in range(metadata.num_columns)]
         chunks = [chunk for chunk in chunks
                   if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns)]
         size = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
         packed = sum(chunk.total_compressed_size for chunk in chunks)
         if size > max(LARGEST_GROUP, LARGEST_RATIO * min(packed, self.file.stat().st_size)):
-            stop(Kind.ANNOTATION_FILE, Place(self.file),
+            stop(Fault.ANNOTATION_FILE, Place(self.file),
                  f"row group {group}: {packed:,} bytes would become {size:,}; expected at most {LARGEST_GROUP:,} "
                  f"or {LARGEST_RATIO} times as many")
         return min(max(BATCH_BYTES // max(size, 1), 1), ROWS_AT_ONCE)
 
     def _rows_of(self, batch: Any, group: int) -> Iterator[dict[str, Any]]:
-        """The rows as Python's objects, which take ten times the memory. Raises DataError for a row of too many."""
+        """The rows as Python objects, in ten times the memory. Raises DataError for a row of too many values."""
         if sum(map(_num_values, batch.columns)) <= LARGEST_ROW:
             yield from batch.to_pylist()
             return
         for row in (batch.slice(index, 1) for index in range(batch.num_rows)):
             num_values = sum(map(_num_values, row.columns))
             if num_values > LARGEST_ROW:
-                stop(Kind.ANNOTATION_FILE, Place(self.file),
+                stop(Fault.ANNOTATION_FILE, Place(self.file),
                      f"row group {group}: a row of {num_values:,} values, expected at most {LARGEST_ROW:,}")
             yield from row.to_pylist()
 
 
 def open_parquet(file: Path) -> ParquetFile:
-    """The columns of a file. Raises DataError where it is none, or has no images, boxes or names of classes."""
+    """The columns of a file. Raises DataError for another file, and without images, boxes or names of classes."""
     with _arrow_errors(file) as parquet, parquet.ParquetFile(file, memory_map=True) as opened:
         schema, metadata = opened.schema_arrow, opened.metadata
         group_ends = accumulate(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
         columns = {field.name: _children(field.type) for field in schema}
         features = _features(schema.metadata or {})
-    image = _first(IMAGES, [name for name, inner in columns.items() if {"bytes", "path"} <= set(inner)])
-    objects = _first(OBJECTS, [name for name, inner in columns.items() if set(inner) & set(BOXES)])
+    image = _first(IMAGE_COLUMNS, [name for name, inner in columns.items() if {"bytes", "path"} <= set(inner)])
+    objects = _first(OBJECT_COLUMNS, [name for name, inner in columns.items() if set(inner) & set(BOX_COLUMNS)])
     place = Place(file)
     if image is None or objects is None:
-        stop(Kind.ANNOTATION_FILE, place, f"expected a column of images (bytes and path) and one of objects with "
+        stop(Fault.ANNOTATION_FILE, place, f"expected a column of images (bytes and path) and one of objects with "
              f"their bbox, got {quoted(columns)}")
     box, category, crowd = (next((name for name in names if name in columns[objects]), None)
-                            for names in (BOXES, CLASSES, CROWDS))
+                            for names in (BOX_COLUMNS, CLASS_COLUMNS, CROWD_COLUMNS))
     if box is None or category is None:
-        stop(Kind.ANNOTATION_FILE, place, f"{objects}: expected bbox and category, got {quoted(columns[objects])}")
+        stop(Fault.ANNOTATION_FILE, place, f"{objects}: expected bbox and category, got {quoted(columns[objects])}")
     names = _class_names(features.get(objects), category)
     if not isinstance(names, list) or not names:
-        stop(Kind.NAMES_MISSING, place, f"{objects}.{category}: expected a ClassLabel with its names in the file's "
+        stop(Fault.NAMES_MISSING, place, f"{objects}.{category}: expected a ClassLabel with its names in the file's "
              f"metadata, as the library `datasets` writes it")
-    checked = checked_names(file, dict(enumerate(names)))
+    checked = check_class_names(file, dict(enumerate(names)))
     return ParquetFile(file, tuple(group_ends), image, objects, box, category, crowd,
                        {"width", "height"} <= set(columns), tuple(checked.values()))
 
@@ -148,36 +148,36 @@ def _arrow_errors(file: Path) -> Iterator[Any]:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        stop(Kind.ANNOTATION_FILE, Place(file), "reading it needs pyarrow: pip install 'deformable-detr[parquet]'")
+        stop(Fault.ANNOTATION_FILE, Place(file), "reading it needs pyarrow: pip install 'deformable-detr[parquet]'")
     try:
         yield parquet
     except DataError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:    # ValueError: texts that are not UTF-8
-        stop(Kind.ANNOTATION_FILE, Place(file), f"cannot be read: {' '.join(str(error).split())}")
+        stop(Fault.ANNOTATION_FILE, Place(file), f"cannot be read: {' '.join(str(error).split())}")
 
 
 def _num_values(array: Any) -> int:
-    """The number of values in an array of pyarrow's, those within its lists and structures among them."""
+    """The number of values in a pyarrow array, including those within its lists and structures."""
     inner = array.flatten() if hasattr(array, "flatten") else []
     return len(array) + sum(map(_num_values, inner if isinstance(inner, list) else [inner]))
 
 
 def _children(kind: Any) -> list[str]:
-    """The names of what a column is made of, whether it is a structure or a list of them."""
+    """The names of a column's fields, whether it is a structure or a list of structures."""
     while hasattr(kind, "value_type") and not hasattr(kind, "names"):
         kind = kind.value_type
     return [kind.field(index).name for index in range(kind.num_fields)]
 
 
 def _first(usual: Sequence[str], found: Sequence[str]) -> str | None:
-    """The column of a usual name, or else the first that was found."""
+    """The column with a usual name, or else the first one found."""
     named = [name for name in usual if name in found]
     return named[0] if named else found[0] if found else None
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    """What `datasets` notes of the columns."""
+    """The description of the columns by the library `datasets`."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -186,7 +186,7 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
 
 
 def _class_names(feature: Any, category: str) -> Any:
-    """The names of the ClassLabel called `category`, however many lists and structures are around it."""
+    """The names of the ClassLabel `category`, within any number of lists and structures."""
     if isinstance(feature, list):
         feature = feature[0] if feature else None
     if not isinstance(feature, dict):

@@ -1,61 +1,80 @@
-"""What every format offers: the splits of a folder, and the reading of one."""
+"""What every format offers: recognising its data sets, their splits, and the reading of one; and checks they share."""
 
-import re
+import unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path, PurePath
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.findings import Findings, Place, stop
-from deformable_detr.datasets.kinds import Kind
-from deformable_detr.datasets.layout import SPLIT_NAMES
-from deformable_detr.text import CONTROL_CHARACTER, quoted
+from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
+from deformable_detr.datasets.kinds import Fault
+from deformable_detr.progress import Progress, no_progress
+from deformable_detr.text import CONTROL_CHARACTER, is_unicode, quoted
 
-UNNAMED_SPLIT = "train"     # what images that no split claims belong to
-CLASSES = "classes.txt"     # the names of the classes, one a line, as Label Studio and labelImg write them
-LARGEST = 2**63 - 1         # of a number in a file: ids are kept in int64 arrays
+CLASSES_FILE = "classes.txt"    # the names of the classes, one a line, as Label Studio and labelImg write them
+LARGEST_NUMBER = 2**63 - 1      # in a file: ids are kept in int64 arrays
+
+Files = TypeVar("Files")
 
 
-@runtime_checkable
-class DataSource(Protocol):
-    """The annotations of a folder, in one format."""
+@dataclass(frozen=True)
+class DataSource(ABC, Generic[Files]):
+    """A data set in one format: its folder, and of each split (train, val, test) where its files are."""
 
-    @property
-    def format(self) -> str:
-        """The format's name."""
-        ...
+    folder: Path
+    places: dict[str, Files]
+    progress: Progress = field(default=no_progress, kw_only=True)
+
+    format: ClassVar[str]
+    layout: ClassVar[str]                       # the expected files, as an error message names them
+    reports_unlisted: ClassVar[bool] = True     # whether reading reports the images that nothing lists
+
+    @classmethod
+    @abstractmethod
+    def find(cls, folder: Path, findings: Findings) -> "DataSource[Files] | None":
+        """The data set of this format in a folder, if there is one. Raises DataError where it cannot be used."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Which of train, val and test there are."""
-        ...
+        """Which splits there are."""
+        return tuple(self.places)
 
+    @abstractmethod
     def read(self, split: str, findings: Findings) -> Annotations:
-        """A split without what is at fault, which is reported. Raises DataError where nothing is left to read."""
-        ...
-
-
-def split_of(name: PurePath) -> str:
-    """The split of a file that is one of many: train-00000-of-00001.parquet, val.tar, train/0000.parquet"""
-    words = (*re.split("[-_.]", name.stem), *reversed(name.parts[:-1]))
-    return next((SPLIT_NAMES[word.lower()] for word in words if word.lower() in SPLIT_NAMES), UNNAMED_SPLIT)
+        """A split without what is at fault, which is reported. Raises DataError where nothing can be read."""
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number."""
-    return type(value) in (int, float) and abs(value) <= LARGEST    # which NaN is not
+    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER    # which NaN is not
 
 
-def checked_names(file: Path, names: Mapping[int, Any]) -> dict[int, str]:
-    """The names of classes by their numbers, which must be texts that differ. Raises DataError."""
+def is_box(value: Any) -> TypeGuard[list[float]]:
+    """Whether it is a list of four finite numbers."""
+    return type(value) is list and len(value) == 4 and all(map(is_number, value))
+
+
+def check_class_name(name: Any) -> str:
+    """The name of a class, its letters composed (NFC). Raises EntryError for what cannot be one."""
+    if not isinstance(name, str) or not name.strip() or not is_unicode(name):
+        raise EntryError(Fault.ENTRY, f"name: expected a text, got {'nothing' if name is None else quoted(name)}")
+    if CONTROL_CHARACTER.search(name):
+        raise EntryError(Fault.NAME_REFUSED, f"name: expected no control characters, got {quoted(name)}")
+    return unicodedata.normalize("NFC", name)
+
+
+def check_class_names(file: Path, names: Mapping[int, Any]) -> dict[int, str]:
+    """The names of a data set's classes, which must differ, by their ids. Raises DataError."""
+    checked: dict[int, str] = {}
     for number, name in names.items():
-        place = Place(file, entry=f"class {number}")
-        if not isinstance(name, str) or not name.strip():
-            stop(Kind.ANNOTATION_FILE, place, f"expected a name, got {quoted(name)}")
-        if CONTROL_CHARACTER.search(name):
-            stop(Kind.NAME_REFUSED, place, f"expected a name without control characters, got {quoted(name)}")
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+        try:
+            checked[number] = check_class_name(name)
+        except EntryError as fault:
+            stop(fault.kind, Place(file, entry=f"class {number}"), fault.message)
+    twice = [name for name, count in Counter(checked.values()).items() if count > 1]
     if twice:
-        stop(Kind.ID_TWICE, Place(file, entry="names"), f"expected each once, got {quoted(twice[0])} again")
-    return dict(names)
+        stop(Fault.ID_TWICE, Place(file, entry="names"), f"expected each once, got {quoted(twice[0])} again")
+    return checked

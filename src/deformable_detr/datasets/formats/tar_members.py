@@ -1,7 +1,7 @@
-"""The members of a tar archive that is not trusted, by its headers: where their bytes are. Nothing is ever unpacked.
+"""The members of an untrusted tar archive: where their bytes are, from its headers. Nothing is ever unpacked.
 
-`tarfile` reads a single header here; walking from one to the next is ours, since its own walk keeps every member in
-memory, and reads as much for a long name as the archive asks for.
+`tarfile` parses single headers here. Walking from one to the next is ours: its own walk keeps every member in memory,
+reads as much for a long name as the archive asks for, and on a member of negative size goes back and never ends.
 """
 
 import tarfile
@@ -11,26 +11,26 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from deformable_detr.datasets.findings import EntryError, Findings, Place
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import check_name
 from deformable_detr.text import quoted
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_NAME = 1000                 # characters
-MAX_EXTENDED = 2**16            # bytes of a header of a header, which holds a name
+MAX_EXTENDED = 2**16            # bytes of an extended header, which holds a name
 MAX_MEMBERS = 1_000_000
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-SAYS_MORE = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)     # of the member to come
-SAYS_NOTHING = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)  # that matters here
+OF_NEXT = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)       # extended headers of the next member
+SKIPPED = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)       # extended headers without anything of use here
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
-SPARSE = "GNU.sparse."          # begins the words by which a pax header says so
+SPARSE = "GNU.sparse."          # begins the keys of pax headers of sparse files
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in an archive: which bytes it is."""
+    """A file in an archive: its name, its first byte and its number of bytes."""
 
     name: str
     start: int
@@ -38,127 +38,118 @@ class Member:
 
 
 def read_members(file: Path, findings: Findings) -> Iterator[Member]:
-    """The files of an archive without those at fault, which are reported; nor hidden ones.
+    """The files of an archive without hidden ones and those at fault, which are reported.
 
-    From where the archive itself is damaged no more of it is read.
+    Where the archive itself is damaged, reading ends.
     """
     try:
         with file.open("rb") as stream:
-            yield from _Walk(stream, file, findings).members()
+            for header in _walk(stream, file.stat().st_size):
+                name = PurePosixPath(header.name).as_posix()
+                if header.isdir() or PurePosixPath(name).name.startswith("."):
+                    continue
+                try:
+                    _check(header, name)
+                except EntryError as fault:
+                    findings.add(fault.kind, Place(file, entry=name[:MAX_NAME]), fault.message)
+                else:
+                    yield Member(name, header.offset_data, header.size)
     except EntryError as fault:
         findings.add(fault.kind, Place(file), fault.message)
     except OSError as error:
-        findings.add(Kind.ANNOTATION_FILE, Place(file), f"cannot be read: {error.strerror}")
+        findings.add(Fault.ANNOTATION_FILE, Place(file), f"cannot be read: {error.strerror}")
 
 
-class _Walk:
-    """From header to header. What is wrong with a single member is reported, with the archive raised."""
+def read_member(file: Path, start: int, size: int) -> bytes:
+    """The bytes of a member. The file is opened each time, so that processes and threads share no handle.
 
-    def __init__(self, stream: BinaryIO, file: Path, findings: Findings) -> None:
-        self.stream, self.file, self.findings = stream, file, findings
-        self.end = file.stat().st_size
-        self.position = 0
-        self.said: dict[str, str] = {}      # of the member to come, by headers before its own
+    Raises OSError.
+    """
+    with file.open("rb") as stream:
+        stream.seek(start)
+        content = stream.read(size)
+    if len(content) < size:
+        raise OSError("the file has become shorter")
+    return content
 
-    def members(self) -> Iterator[Member]:
-        for _ in range(MAX_MEMBERS):
-            header = self._header()
-            if header is None:
-                return
-            if header.type in SAYS_MORE:
-                self.said |= _said(header.type, self._extension(header.size))
-            elif header.type in SAYS_NOTHING:
-                self._extension(header.size)
-            else:
-                said, self.said = self.said, {}
-                member = self._member(header, said)
-                if member:
-                    yield member
-        raise _damaged(f"more than {MAX_MEMBERS:,} members")
 
-    def _header(self) -> tarfile.TarInfo | None:
-        """The next one, None at the end."""
-        self.stream.seek(self.position)
-        block = self.stream.read(BLOCK)
-        try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            if block == bytes(BLOCK):
-                return None
-            raise _damaged(self._reason(block)) from None
-        self.position += BLOCK
-        return header
-
-    def _reason(self, block: bytes) -> str:
-        """What is wrong with a block that is no header."""
-        if self.position == 0:
-            by = next((name for start, name in COMPRESSED.items() if block.startswith(start)), None)
-            return f"expected an uncompressed tar archive, got {f'one compressed by {by}' if by else 'something else'}"
-        if len(block) < BLOCK:
-            return f"the end of the archive is missing, behind byte {self.end:,}"
-        return f"expected the header of a member at byte {self.position:,}, got something else"
-
-    def _extension(self, size: int) -> bytes:
-        """What a header holds for another one."""
-        if not 0 <= size <= MAX_EXTENDED:
-            raise _damaged(f"expected a header of at most {MAX_EXTENDED:,} bytes at byte {self.position:,}, got one of "
-                           f"{size:,}")
-        self.stream.seek(self.position)
-        content = self.stream.read(size)
-        self.position += _blocks(size)
-        return content
-
-    def _member(self, header: tarfile.TarInfo, said: dict[str, str]) -> Member | None:
-        """The file of a header. Skips folders and hidden files, and what is refused, which is reported."""
-        name = PurePosixPath(said.get("path", header.name)).as_posix()
-        place = Place(self.file, entry=name[:MAX_NAME])
-        size = _size(said.get("size", header.size))
+def _walk(stream: BinaryIO, end: int) -> Iterator[tarfile.TarInfo]:
+    """The headers of the members, with what extended headers add to them. Raises EntryError for a damaged archive."""
+    position, extended = 0, dict[str, str]()
+    for _ in range(MAX_MEMBERS):
+        header = _read_header(stream, position, end)
+        if header is None:
+            return
+        position += BLOCK
+        if header.type in OF_NEXT + SKIPPED:
+            if not 0 <= header.size <= MAX_EXTENDED:
+                raise _damaged(f"expected a header of at most {MAX_EXTENDED:,} bytes at byte {position:,}, got one of "
+                               f"{header.size:,}")
+            if header.type in OF_NEXT:
+                extended |= _parse_extension(header.type, stream.read(header.size))
+            position += _in_blocks(header.size)
+            continue
+        header.name, header.size = extended.get("path", header.name), _parse_size(extended.get("size", header.size))
+        header.offset_data, header.pax_headers, extended = position, extended, {}
         if header.type == tarfile.GNUTYPE_SPARSE:
-            raise _damaged(f"{quoted(name)} is sparse, which is not read, nor what follows")
-        start = self.position
+            raise _damaged(f"{quoted(header.name)} is sparse, which is not read, nor what follows")
         if header.type in FILES:
-            if size > self.end - start:
-                raise _damaged(f"{quoted(name)} ends at byte {start + size:,}, the archive at {self.end:,}")
-            self.position += _blocks(size)
-        if header.isdir() or PurePosixPath(name).name.startswith("."):
-            return None
-        try:
-            _check(header, name, any(key.startswith(SPARSE) for key in said))
-        except EntryError as fault:
-            self.findings.add(fault.kind, place, fault.message)
-            return None
-        return Member(name, start, size)
+            if header.size > end - position:
+                raise _damaged(f"{quoted(header.name)} ends at byte {position + header.size:,}, the archive at {end:,}")
+            position += _in_blocks(header.size)
+        yield header
+    raise _damaged(f"more than {MAX_MEMBERS:,} members")
 
 
-def _check(header: tarfile.TarInfo, name: str, is_sparse: bool) -> None:
-    """Raise EntryError for a member that is no ordinary file, or whose name cannot be."""
+def _read_header(stream: BinaryIO, position: int, end: int) -> tarfile.TarInfo | None:
+    """The header at a position; None at the end of the archive."""
+    stream.seek(position)
+    block = stream.read(BLOCK)
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        if block == bytes(BLOCK):
+            return None
+    if position == 0:
+        by = next((name for start, name in COMPRESSED.items() if block.startswith(start)), None)
+        got = f"one compressed by {by}" if by else "something else"
+        raise _damaged(f"expected an uncompressed tar archive, got {got}")
+    if len(block) < BLOCK:
+        raise _damaged(f"the end of the archive is missing, after byte {end:,}")
+    raise _damaged(f"expected the header of a member at byte {position:,}, got something else")
+
+
+def _check(header: tarfile.TarInfo, name: str) -> None:
+    """Raise EntryError for a member that is no ordinary file, or has a refused name."""
     if len(name) > MAX_NAME:
-        raise EntryError(Kind.NAME_REFUSED, f"expected a name of at most {MAX_NAME:,} characters, got {len(name):,}")
+        raise EntryError(Fault.NAME_REFUSED,
+                         f"expected a name of at most {MAX_NAME:,} characters, got {len(name):,}")
     check_name(name)
     if header.type in LINKS:
-        raise EntryError(Kind.NAME_REFUSED, f"expected a file, got a link to {quoted(header.linkname)}")
+        raise EntryError(Fault.NAME_REFUSED, f"expected a file, got a link to {quoted(header.linkname)}")
+    is_sparse = any(key.startswith(SPARSE) for key in header.pax_headers)
     if header.type not in FILES or is_sparse:
         got = "a sparse one" if is_sparse else f"one of type {quoted(header.type.decode('latin-1'))}"
-        raise EntryError(Kind.ENTRY, f"expected an ordinary file, got {got}")
+        raise EntryError(Fault.ENTRY, f"expected an ordinary file, got {got}")
 
 
-def _said(kind: bytes, content: bytes) -> dict[str, str]:
-    """What an extended header says of the member to come: GNU's is the name, pax has lines of length, key = value."""
+def _parse_extension(kind: bytes, content: bytes) -> dict[str, str]:
+    """The fields of an extended header: GNU's is the name; pax has records "length key=value"."""
     if kind == tarfile.GNUTYPE_LONGNAME:
-        return {"path": _text(content.partition(b"\0")[0])}
-    said, rest = {}, content
+        return {"path": _decoded(content.partition(b"\0")[0])}
+    fields, rest = {}, content
     while rest:
-        length, _, line = rest.partition(b" ")
+        length, _, record = rest.partition(b" ")
         if not length.isdigit() or len(length) > 8 or not len(length) + 1 < int(length) <= len(rest):
             raise _damaged(f"an extended header is damaged: {quoted(rest)}")
-        key, _, value = line[:int(length) - len(length) - 1].rstrip(b"\n").partition(b"=")
-        said[_text(key)] = _text(value)
+        key, _, value = record[:int(length) - len(length) - 1].rstrip(b"\n").partition(b"=")
+        fields[_decoded(key)] = _decoded(value)
         rest = rest[int(length):]
-    return said
+    return fields
 
 
-def _size(written: int | str) -> int:
-    """A size in bytes. Raises EntryError for what is none."""
+def _parse_size(written: int | str) -> int:
+    """A number of bytes, which pax writes as text."""
     if isinstance(written, str):
         written = int(written) if written.isdecimal() and len(written) < 20 else -1
     if written < 0:
@@ -166,14 +157,14 @@ def _size(written: int | str) -> int:
     return written
 
 
-def _blocks(size: int) -> int:
-    """What that many bytes take up."""
+def _in_blocks(size: int) -> int:
+    """The bytes of the blocks that hold this many."""
     return -(-size // BLOCK) * BLOCK
 
 
-def _text(content: bytes) -> str:
+def _decoded(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
 def _damaged(message: str) -> EntryError:
-    return EntryError(Kind.ANNOTATION_FILE, message)
+    return EntryError(Fault.ANNOTATION_FILE, message)

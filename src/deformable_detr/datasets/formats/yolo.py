@@ -1,53 +1,118 @@
-"""YOLO labels: beside each image a text file with a line an object, in fractions of the image."""
+"""YOLO data sets: for each image a text file with one object per line, in fractions of the image."""
 
-from collections.abc import Callable, Mapping, Sequence
-from math import nan
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from deformable_detr.datasets.annotations import Annotations, ImageFolder
-from deformable_detr.datasets.documents import DocumentError, read_lines
-from deformable_detr.datasets.findings import EntryError, Findings, Place
-from deformable_detr.datasets.formats.rows import Rows
-from deformable_detr.datasets.formats.source import is_number
+from deformable_detr.datasets.building import AnnotationBuilder, measured
+from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
+from deformable_detr.datasets.formats.source import CLASSES_FILE, DataSource
+from deformable_detr.datasets.formats.yolo_lines import YoloLines
+from deformable_detr.datasets.formats.yolo_settings import DARKNET, YoloSettings, find_settings
 from deformable_detr.datasets.image_list import ImageRecord
-from deformable_detr.datasets.kinds import Kind
-from deformable_detr.datasets.layout import Fence
-from deformable_detr.images import ImageError, open_image, upright_size
-from deformable_detr.progress import show_progress
+from deformable_detr.datasets.kinds import Fault
+from deformable_detr.datasets.layout import Fence, FileNames, check_name, list_files, read_list, report_linked, spelling
+from deformable_detr.documents import DocumentError, read_lines
+from deformable_detr.images import SUFFIXES
+from deformable_detr.progress import Progress
 from deformable_detr.text import quoted
 
-LARGEST_FRACTION = 2.0    # a box may reach outside its image; beyond this the numbers are pixels
+LARGEST_FRACTION = 2.0    # a box may extend beyond its image; larger numbers are pixels
 
 
-def read_yolo(folder: Path, file: Path, names: Mapping[int, str], images: Sequence[str],
-              label_of: Callable[[str], str], findings: Findings) -> Annotations:
-    """The images, by their names under `folder`, and the objects in their label files, without those at fault.
+@dataclass(frozen=True)
+class YoloFolder(DataSource[tuple[str, ...]]):
+    """A folder with images and a label file for each; a split's places are written in the settings."""
 
-    `file` is where the names of the classes come from; `label_of` tells the label file of an image.
+    settings: YoloSettings = field(kw_only=True)
+
+    format = "YOLO"
+    layout = f"data.yaml, or {DARKNET}, or images/ and labels/ beside {CLASSES_FILE}"
+
+    @classmethod
+    def find(cls, folder: Path, findings: Findings) -> "YoloFolder | None":
+        settings = find_settings(folder, findings)
+        return cls(folder, settings.places, settings=settings) if settings else None
+
+    def read(self, split: str, findings: Findings) -> Annotations:
+        settings, images = self.settings, []
+        for written in settings.places[split]:
+            place = settings.found.get(written)
+            if place is None:
+                stop(Fault.NO_IMAGES, Place(settings.file, entry=split), f"expected a folder of images or a list "
+                     f"of them inside {self.folder}, got {quoted(written)}")
+            images += self._listed(place, findings) if place.is_file() else self._found(place, findings)
+        if not images:
+            stop(Fault.NO_IMAGES, Place(settings.file, entry=split), f"no image in {settings.places[split][0]}")
+        return read_yolo(settings, list(dict.fromkeys(images)), label_beside if settings.is_darknet else label_file,
+                         findings, self.progress)
+
+    def _found(self, place: Path, findings: Findings) -> list[str]:
+        """The images of a folder; label files that belong to none are reported."""
+        inside = place.relative_to(self.folder)
+        images = [(inside / name).as_posix() for name in list_files(place, SUFFIXES, self.folder, findings)]
+        labels = (self.folder / label_file((inside / "image").as_posix())).parent
+        report_linked(self.folder, [place, labels], findings)
+        if labels != place and labels.is_dir():
+            known = {spelling(label_file(name)) for name in images}
+            # Those that lead outside are reported when their images are read.
+            found = list_files(labels, {".txt"}, self.folder, Findings())
+            orphans = [labels / name for name in found if name != CLASSES_FILE
+                       and spelling((labels / name).relative_to(self.folder).as_posix()) not in known]
+            findings.add_all(Fault.LABEL_ORPHAN, len(orphans), (
+                (Place(orphan), "no image belongs to it") for orphan in orphans))
+        return images
+
+    def _listed(self, file: Path, findings: Findings) -> list[str]:
+        """The images that a text file names, one per line."""
+        fence, images, lines = Fence(self.folder), [], read_list(file, self.folder)
+        paths = self.settings.find([line for _, line in lines])
+        for (number, line), path in zip(lines, paths, strict=True):
+            try:
+                if path is None or not fence.holds(path):
+                    if path is not None:
+                        fence.check(path)
+                    raise EntryError(Fault.PICTURE_MISSING, f"{quoted(line)} is not in {self.folder}")
+                name = path.relative_to(self.folder).as_posix()
+                check_name(name)
+                images.append(name)
+            except EntryError as fault:
+                findings.add(fault.kind, Place(file, number), fault.message)
+        return images
+
+
+def read_yolo(settings: YoloSettings, images: Sequence[str], label_of: Callable[[str], str], findings: Findings,
+              progress: Progress) -> Annotations:
+    """The images, by their names under the folder, and the objects of their label files, without those at fault.
+
+    `label_of` gives the label file of an image.
     """
-    class_of = {number: index for index, number in enumerate(sorted(names))}
+    folder, builder, unlabelled = settings.folder, AnnotationBuilder(settings.names), []
+    reader, spelt = YoloLines(builder.class_of, settings.key_points, settings.task), FileNames(folder)
     fence = Fence(folder, *{(folder / label_of(name)).parent for name in images})
-    rows, unlabelled = Rows(), []
-    for name in show_progress(images, len(images), "reading labels"):
+    for name in progress(images, len(images), "reading labels"):
         try:
-            with open_image(folder / name) as opened:
-                height, width = upright_size(opened)
-        except ImageError as error:
-            findings.add(Kind.PICTURE_UNREADABLE, Place(folder / name), error.reason_for(folder / name))
+            image = measured(builder.num_images + 1, name, folder / name)
+        except EntryError as fault:
+            findings.add(fault.kind, Place(folder / name), fault.message)
             continue
         label = folder / label_of(name)
-        rows.start(ImageRecord(rows.num_images + 1, name, width, height), label)
+        if not label.exists():
+            label = folder / (spelt.find(label_of(name)) or label_of(name))
+        builder.start(image, label)
         try:
             if fence.holds(label):
-                _read_labels(label, class_of, (width, height), rows, findings)
+                _read_labels(label, image, reader, builder, findings)
             else:
+                fence.check(label)
                 unlabelled.append(name)
         except EntryError as fault:
             findings.add(fault.kind, Place(label), fault.message)
-    findings.add_all(Kind.LABEL_MISSING, len(unlabelled), (
+    findings.add_all(Fault.LABEL_MISSING, len(unlabelled), (
         (Place(folder / name), f"expected {folder / label_of(name)}, got nothing") for name in unlabelled))
-    ids = tuple(sorted(names))
-    return rows.annotations(file, tuple(names[number] for number in ids), ids, ImageFolder(folder))
+    reader.check_sure(settings.file)
+    return builder.annotations(settings.file, ImageFolder(folder))
 
 
 def label_file(image: str) -> str:
@@ -62,50 +127,28 @@ def label_file(image: str) -> str:
 
 
 def label_beside(image: str) -> str:
-    """The label file of an image that has it beside itself, whatever its folders are called."""
+    """The label file beside an image, whatever its folders are called."""
     return PurePosixPath(image).with_suffix(".txt").as_posix()
 
 
-def _read_labels(file: Path, class_of: Mapping[int, int], size: tuple[int, int], rows: Rows,
+def _read_labels(file: Path, image: ImageRecord, reader: YoloLines, builder: AnnotationBuilder,
                  findings: Findings) -> None:
-    """Take the objects of a file; `size` is the image's (width, height)."""
+    """Add the objects of an image's label file."""
     try:
         lines = read_lines(file)
     except DocumentError as error:
-        findings.add(Kind.ANNOTATION_FILE, Place(file), str(error))
-        return
+        raise EntryError(Fault.ANNOTATION_FILE, str(error)) from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            label, box = _read_line(line.split(), class_of)
+            label, (x, y, width, height) = reader.read(line.split())
         except EntryError as fault:
             findings.add(fault.kind, Place(file, number), fault.message)
             continue
-        if max(map(abs, box)) > LARGEST_FRACTION:
-            findings.add(Kind.BOX_PIXELS, Place(file, number),
+        if max(map(abs, (x, y, width, height))) > LARGEST_FRACTION:
+            findings.add(Fault.BOX_PIXELS, Place(file, number),
                          f"expected centre x, centre y, width, height from 0 to 1, got {quoted(line.strip())}")
         else:
-            box = [value * extent for value, extent in zip(box, size * 2, strict=True)]
-        x, y, width, height = box
-        rows.add(label, (x - width / 2, y - height / 2, width, height), number)
-
-
-def _read_line(words: Sequence[str], class_of: Mapping[int, int]) -> tuple[int, list[float]]:
-    """Class index and box, as centre and size; of an outline the box around it."""
-    if len(words) != 5 and not (len(words) >= 7 and len(words) % 2):
-        raise EntryError(Kind.ENTRY, f"expected a class and four numbers (centre x, centre y, width, height), or a "
-                                     f"class and the points of an outline, got {len(words)} words")
-    try:
-        number, *values = (float(word) for word in words)
-    except ValueError:
-        number, values = nan, [nan]
-    if not all(map(is_number, values)):
-        raise EntryError(Kind.ENTRY, f"expected numbers, got {quoted(' '.join(words))}")
-    if number not in class_of:
-        raise EntryError(Kind.CLASS_UNKNOWN, f"class: expected one of {quoted(list(class_of))}, got {quoted(words[0])}")
-    if len(values) > 4:
-        (left, right), (top, bottom) = ((min(edges), max(edges)) for edges in (values[::2], values[1::2]))
-        values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-    return class_of[int(number)], values
-
+            x, width, y, height = x * image.width, width * image.width, y * image.height, height * image.height
+        builder.add(label, (x - width / 2, y - height / 2, width, height), line=number)

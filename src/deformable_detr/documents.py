@@ -1,22 +1,33 @@
-"""JSON, YAML, XML and lines of text, read from files that are not trusted: bounded, and nothing in them is obeyed."""
+"""JSON, YAML, XML and lines of text from untrusted files: bounded in size, and nothing in them is executed."""
 
+import codecs
 import json
+import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 from xml.parsers import expat
 
+import msgspec
 import yaml
 
 MAX_BYTES = 16 * 2**20      # of an XML or text file; an image's labels are some kilobytes
-MAX_YAML_BYTES = 2**20      # read slowly and into much memory; 20 000 names fit
+MAX_JSON_BYTES = 2**33      # of a data set's annotation file, held in memory; the largest known have half of it
+MAX_YAML_BYTES = 2**20      # parsed slowly and into much memory; 20 000 names fit
 MAX_XML_DEPTH = 32
 MAX_XML_ELEMENTS = 200_000
+CHECKED_AT_ONCE = 2**20     # bytes whose encoding is checked
+
+Item = TypeVar("Item")
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class DocumentError(ValueError):
-    """A file that cannot be read, or is not what it should be; where it is known, the line."""
+    """A file that cannot be read, or has other content than expected; where it is known, the line."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -43,13 +54,66 @@ class Element:
 
 
 def parse_json(content: bytes) -> Any:
-    """What JSON says. Raises DocumentError."""
+    """The value of JSON text. Raises DocumentError."""
     try:
         return json.loads(content)
     except RecursionError:
         raise DocumentError("its JSON is nested too deeply") from None
     except ValueError as error:     # broken JSON, broken UTF-8, numbers of thousands of digits
         raise DocumentError(f"not valid JSON: {error}", getattr(error, "lineno", None)) from error
+
+
+class Entries(Sequence[Any]):
+    """A long JSON list that is kept as it is written; each entry is parsed when it is asked for.
+
+    As Python objects, an annotation file of a gigabyte would take ten. Asking raises DocumentError for what only
+    `json` refuses: a number of thousands of digits.
+    """
+
+    def __init__(self, raw: list[msgspec.Raw]) -> None:
+        self._raw = raw
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Entries": ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return Entries(self._raw[index]) if isinstance(index, slice) else parse_json(bytes(self._raw[index]))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (parse_json(bytes(raw)) for raw in self._raw)
+
+    def typed(self, decoder: "msgspec.json.Decoder[list[Item]]") -> list[Item] | None:
+        """All of them as the decoder's type, which is far quicker; None where one is of another type."""
+        try:
+            return decoder.decode(b"[" + b",".join(self._raw) + b"]")
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+
+def read_json_lists(file: Path) -> Any:
+    """The content of a JSON file; if that is an object, its lists are `Entries`. Raises DocumentError."""
+    content = read_bytes(file, MAX_JSON_BYTES)
+    try:
+        _check_encoding(content)
+        return {key: Entries(_LIST.decode(raw)) if memoryview(raw)[:1] == b"[" else parse_json(bytes(raw))
+                for key, raw in _OBJECT.decode(content).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # `json` accepts more than the standard, such as NaN, and names the line of what it refuses.
+        return parse_json(content)
+
+
+def _check_encoding(content: bytes) -> None:
+    """Raise UnicodeDecodeError for other bytes than UTF-8, which msgspec does not notice in what it skips."""
+    decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(content)
+    for start in range(0, len(view), CHECKED_AT_ONCE):
+        decoder.decode(view[start:start + CHECKED_AT_ONCE])
+    decoder.decode(b"", final=True)
 
 
 def read_lines(file: Path) -> list[str]:
@@ -61,9 +125,9 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file as texts, lists and mappings: `no` stays "no", 1 becomes "1".
+    """The content of a YAML file as strings, lists and mappings: `no` stays "no", 1 becomes "1".
 
-    Raises DocumentError, for aliases too: a few lines of them can stand for more than any memory holds.
+    Raises DocumentError, also for aliases: a few lines of them can expand to more than any memory holds.
     """
     try:
         return yaml.load(read_bytes(file, MAX_YAML_BYTES).decode("utf-8-sig"), _TextLoader)
@@ -84,7 +148,7 @@ class _TextLoader(yaml.BaseLoader):
 
 
 def read_xml(file: Path) -> Element:
-    """The root element of an XML file. Raises DocumentError, for a document type with its entities too."""
+    """The root element of an XML file. Raises DocumentError, also for a document type, which can define entities."""
     builder, content = _Builder(), read_bytes(file, MAX_BYTES)
     try:
         builder.parser.Parse(content, True)
@@ -98,12 +162,12 @@ def read_xml(file: Path) -> Element:
 
 
 class _Builder:
-    """Makes elements of what expat reports."""
+    """Builds the elements that expat reports."""
 
     def __init__(self) -> None:
         self.root = Element("", 0)
         self.open = [self.root]
-        self.texts: list[list[str]] = [[]]      # of each open element; put together once, as growing one copies it
+        self.texts: list[list[str]] = [[]]      # of each open element; joined once, as growing a string copies it
         self.num_elements = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
@@ -131,18 +195,20 @@ class _Builder:
         self.texts[-1].append(text)
 
     def refuse(self, *_: Any) -> None:
-        raise DocumentError("a document type (<!DOCTYPE ...>), with which entities come, is refused",
+        raise DocumentError("a document type (<!DOCTYPE ...>), which can define entities, is refused",
                             self.parser.CurrentLineNumber)
 
 
-def read_bytes(file: Path, limit: int | None = None) -> bytes:
+def read_bytes(file: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises DocumentError."""
     try:
         if file.exists() and not file.is_file():   # reading a pipe or a device may never end
             raise DocumentError("cannot be read: not a regular file")
         with file.open("rb") as stream:
-            content = stream.read() if limit is None else stream.read(limit + 1)
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(size + 1) if size <= limit else b""
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror}") from error
-    if limit is not None and len(content) > limit:
+    if max(size, len(content)) > limit:
         raise DocumentError(f"more than {limit:,} bytes")
     return content

@@ -1,17 +1,18 @@
-"""One image of a data set: statistics of its objects, and below some of its images with the boxes drawn in."""
+"""A contact sheet of a data set: statistics of its objects, and below them some of its images with their boxes."""
 
-import io
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import PIL.Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from deformable_detr.check.limits import Limits
-from deformable_detr.check.statistics import draw_statistics, plain
+from deformable_detr.check.statistics import draw_statistics
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import DataError
 from deformable_detr.drawing import draw_boxes
+from deformable_detr.plots import style, to_png, write
 
 NUM_IMAGES = 12
 COLUMNS = 4
@@ -21,29 +22,27 @@ HEIGHTS = (8.0, 3.2)    # of the statistics and of a row of images, in inches
 
 def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
     """A PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     chosen = _chosen(splits)
     num_rows = -(-len(chosen) // COLUMNS)
     heights = HEIGHTS[0], HEIGHTS[1] * num_rows
-    figure = Figure(figsize=(16, sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
-    draw_statistics(list(above.subplots(2, 3).ravel()), splits, limits)
-    tiles = below.subplots(num_rows, COLUMNS, squeeze=False).ravel()
-    for axes in tiles:
-        axes.axis("off")
-    for axes, (split, index) in zip(tiles, chosen, strict=False):
-        axes.set_title(f"{split}: {plain(splits[split].images[index].file_name)}", fontsize=9)
-        try:
-            axes.imshow(_with_boxes(splits[split], index))
-        except DataError as error:
-            axes.text(0.5, 0.5, plain(str(error)), ha="center", fontsize=9)
-    file = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):   # of letters that the font does not have
-        figure.savefig(file, dpi=100, format="png")
-    return file.getvalue()
+    with style():
+        figure = Figure(figsize=(16, sum(heights)), layout="constrained")
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
+        draw_statistics(list(above.subplots(2, 3).ravel()), splits, limits)
+        tiles = below.subplots(num_rows, COLUMNS, squeeze=False).ravel()
+        for axes in tiles:
+            axes.axis("off")
+        for axes, (split, index) in zip(tiles, chosen, strict=False):
+            _draw_tile(axes, split, splits[split], index)
+        return to_png(figure, dpi=100)
+
+
+def _draw_tile(axes: Axes, split: str, annotations: Annotations, index: int) -> None:
+    write(axes.set_title("", fontsize=9), f"{split}: {annotations.images[index].file_name}")
+    try:
+        axes.imshow(_with_boxes(annotations, index))
+    except DataError as error:
+        write(axes.text(0, 0.5, "", fontsize=9), str(error))
 
 
 def _chosen(splits: Mapping[str, Annotations]) -> list[tuple[str, int]]:
@@ -54,7 +53,7 @@ def _chosen(splits: Mapping[str, Annotations]) -> list[tuple[str, int]]:
 
 
 def _with_boxes(annotations: Annotations, index: int) -> PIL.Image.Image:
-    """A small image with all of its boxes, and the name of each class once. Raises DataError."""
+    """A small image with all its boxes, and the name of each class once. Raises DataError."""
     image = annotations.images[index]
     small = PIL.Image.fromarray(annotations.read_image(index))
     small.thumbnail((SIDE, SIDE))
