@@ -1,4 +1,4 @@
-"""What a run folder tells, also one of a stranger."""
+"""The history in a run folder, or in a folder of something else."""
 
 from math import isnan
 from pathlib import Path
@@ -13,7 +13,7 @@ def test_columns_and_settings(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,loss,AP\n1,3.5,nan\n2,2.5,\n")
     history = read_history(tmp_path)
     assert history is not None
-    assert history.epochs == [1, 2]
+    assert history.columns["epoch"] == [1, 2]
     assert history.columns["loss"] == [3.5, 2.5]
     assert all(map(isnan, history.columns["AP"]))
     assert history.settings == ""
@@ -32,7 +32,7 @@ def test_columns_and_settings(tmp_path: Path) -> None:
     (b"epoch\n" + b"1\n" * MAX_BYTES, "cannot be read"),
     (b"epoch\n" + b"1" * 200_000, "field larger than field limit"),
 ])
-def test_a_table_that_is_none(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_table_of_metrics(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "metrics.csv").write_bytes(content)
     with pytest.raises(ValueError, match=r"metrics\.csv") as raised:
         read_history(tmp_path)

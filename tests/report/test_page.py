@@ -1,6 +1,8 @@
-"""The page as a reader's browser gets it: whole, harmless, and telling what the evaluation says."""
+"""The page as a browser gets it: complete, harmless, and with the numbers of the evaluation."""
 
 import json
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import PIL.Image
 import pytest
 
 from deformable_detr import cli
+from deformable_detr.datasets.findings import Findings
+from deformable_detr.datasets.folder import DataFolder
 from deformable_detr.detect.detector import Detector
 from deformable_detr.detections import Detections
 from deformable_detr.evaluation import CocoEvaluator
@@ -24,11 +28,11 @@ Captured = pytest.CaptureFixture[str]
 
 SCRIPT = "<script>alert(1)</script>"
 BREAKOUT = "\"'><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
-VOID = {"meta", "img", "br", "line", "polyline", "circle"}
+VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """What elements, attributes and texts a page has; every element must be closed."""
+    """The elements, attributes and texts of a page; every element must be closed."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -60,9 +64,9 @@ class Page(HTMLParser):
         return {(value or "").partition(",")[0] for name, value in self.attributes if name in ("src", "href", "srcset")}
 
 
-def subject_of(folder: Path, *, names: tuple[str, str], file_name: str, objects: int, history: History | None = None,
+def subject_of(folder: Path, *, names: tuple[str, ...], file_name: str, objects: int, history: History | None = None,
                weights: str = "w") -> Subject:
-    """Two images and a detector that has looked at the first of them."""
+    """Two images, and detections in the first of them."""
     (folder / "images").mkdir()
     for name in (file_name, "b.png"):
         PIL.Image.new("RGB", (60, 40), "grey").save(folder / "images" / name, "PNG")
@@ -73,13 +77,14 @@ def subject_of(folder: Path, *, names: tuple[str, str], file_name: str, objects:
                                for number in range(objects)]}
     (folder / "val.json").write_text(json.dumps(content))
     preprocessing = Preprocessing(size=40, max_size=60)
-    info = ModelInfo((*names, "third"), (0, 1, 2), preprocessing, {SCRIPT: BREAKOUT})
+    info = ModelInfo((*names, "third"), tuple(range(len(names) + 1)), preprocessing,
+                     {SCRIPT: BREAKOUT, "a\x1b[31m\x00": "b\x07"})
     data = DetectionDataset(folder, "val", eval_transform(preprocessing))
     evaluator = CocoEvaluator(data.annotations, info.names)
     if objects:
         evaluator.add(0, Detections(np.array([[5, 5, 25, 25], [30, 5, 50, 25]], np.float32),
                                     np.array([0.8, 0.4], np.float32), np.array([0, 1]), ["", ""], (40, 60)))
-    return Subject(Detector.from_model(small_model(), info), weights, data, evaluator, history)
+    return Subject(Detector.from_model(small_model(), info), weights, evaluator, history)
 
 
 def written(subject: Subject, folder: Path) -> Page:
@@ -95,7 +100,8 @@ def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert page.addresses() == {"data:image/jpeg;base64", "https://arxiv.org/abs/2008.08115"}
     assert page.elements.count("img") == 4      # the worst image and the best, the truth beside each
-    for text in (SCRIPT, BREAKOUT, f"</pre>{SCRIPT}{BREAKOUT}", f"--weights '{SCRIPT}/w;rm -rf \\udcff'"):
+    for text in (SCRIPT, BREAKOUT,
+                 "a\\x1b[31m\\x00", "b\\x07", f"</pre>{SCRIPT}{BREAKOUT}", f"--weights '{SCRIPT}/w;rm -rf \\udcff'"):
         assert text in page.text
 
 
@@ -109,10 +115,30 @@ def test_long_names_are_cut(tmp_path: Path) -> None:
     assert "a" * 81 not in written(subject, tmp_path).text
 
 
-@pytest.mark.parametrize("objects", [0, 1])
-def test_little_to_tell(tmp_path: Path, objects: int) -> None:
-    subject = subject_of(tmp_path, names=("a", "b"), file_name="a.png", objects=objects)
-    assert "nan" not in written(subject, tmp_path).text
+@pytest.mark.parametrize(("num_classes", "objects"), [(2, 0), (2, 1), (1, 0), (1, 2), (300, 2)])
+def test_few_objects_and_any_number_of_classes(tmp_path: Path, num_classes: int, objects: int) -> None:
+    names = tuple(f"class {label}" for label in range(num_classes))
+    page = written(subject_of(tmp_path, names=names, file_name="a.png", objects=objects), tmp_path)
+    assert not re.search(r"\bnan\b", page.text)
+    assert page.text.count("class 0") >= 2
+    assert f"{num_classes:,} class" in page.text
+    assert ("No detection is right" in page.text) == (objects == 0)
+
+
+@pytest.mark.parametrize(("boxes", "sentence"), [
+    ([[5, 5, 0, 9]], "1 object has a box that is empty, inverted or outside the image"),
+    ([[5, 5, 9, -2], [70, 5, 9, 9], [5, 5, 9, 0]], "3 objects have boxes that are empty, inverted or outside"),
+])
+def test_objects_that_training_leaves_out_are_counted(tmp_path: Path, boxes: list[list[int]], sentence: str) -> None:
+    subject = subject_of(tmp_path, names=("a", "b"), file_name="a.png", objects=2)
+    content = json.loads((tmp_path / "val.json").read_text())
+    content["annotations"] += [{"id": number, "image_id": 1, "category_id": 0, "bbox": box}
+                               for number, box in enumerate(boxes, 10)]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    evaluator = CocoEvaluator(DataFolder(tmp_path).read("val", Findings()))
+    evaluator.found = subject.evaluator.found
+    page = written(replace(subject, evaluator=evaluator), tmp_path)
+    assert sentence in " ".join(page.text.split())
 
 
 def test_the_same_numbers_as_the_evaluation(tmp_path: Path) -> None:
@@ -121,8 +147,10 @@ def test_the_same_numbers_as_the_evaluation(tmp_path: Path) -> None:
     metrics = subject.evaluator.summarize()
     for value in (metrics.AP, metrics.AR100, metrics.per_class["a"]):
         assert f"{value:.3f}" in page.text
-    assert "Only the weights know these classes, which are not counted: third" in " ".join(page.text.split())
-    assert "2 images,\n2 objects, 2 classes" in page.text
+    text = " ".join(page.text.split())
+    assert "Classes that only the weights know; their detections are not counted: third" in text
+    assert "2 images, 2 objects, 2 classes" in text
+    assert "outside the image" not in text
 
 
 def test_where_a_report_goes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation says, as one page: numbers, curves, mistakes and images."""
+"""The results of an evaluation as one page: metrics, curves, errors and images."""
 
 from typing import TYPE_CHECKING
 

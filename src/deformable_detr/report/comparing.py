@@ -1,42 +1,41 @@
-"""Detections beside the truth, image by image: which overlap how much, and which found what."""
+"""Detections and annotated objects of each image: how much they overlap, and which detection finds which object."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from deformable_detr.evaluation import CocoEvaluator
 
-IOU = 0.5    # from here on an object counts as found
+MIN_IOU = 0.5    # of a detection that finds an object
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One image: its D detections, best first, and its T objects. Boxes are x, y, width, height in pixels."""
 
-    image: int                            # index into the annotations' images
+    image: int                              # index into the annotations' images
     boxes: Float[np.ndarray, "D 4"]         # float64
     scores: Float[np.ndarray, "D"]
     labels: Int[np.ndarray, "D"]            # classes of the data set
-    rows: Int[np.ndarray, "T"]              # the objects' rows in the annotations
+    rows: Int[np.ndarray, "T"]              # of the objects, in the annotations
     objects: Float[np.ndarray, "T 4"]
     object_labels: Int[np.ndarray, "T"]
     crowd: Bool[np.ndarray, "T"]
 
     def above(self, threshold: float) -> "Comparison":
-        """The same without detections below a score."""
-        keep = self.scores >= threshold
-        return Comparison(self.image, self.boxes[keep], self.scores[keep], self.labels[keep], self.rows,
-                          self.objects, self.object_labels, self.crowd)
+        """Without the detections whose score is below a threshold."""
+        kept = self.scores >= threshold
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
 
     @property
     def same_class(self) -> Bool[np.ndarray, "D T"]:
-        """Which detections and objects are of one class."""
+        """Which detections and objects have the same class."""
         return self.labels[:, None] == self.object_labels
 
     def overlaps(self) -> Float[np.ndarray, "D T"]:
-        """IoU of each with each; with a crowd the share of the detection that lies in it, as COCO has it."""
+        """IoU of every detection with every object; for a crowd, the share of the detection inside it, as in COCO."""
         first = np.maximum(self.boxes[:, None, :2], self.objects[:, :2])
         last = np.minimum((self.boxes[:, :2] + self.boxes[:, 2:])[:, None], self.objects[:, :2] + self.objects[:, 2:])
         common = (last - first).clip(0).prod(axis=2)
@@ -44,11 +43,30 @@ class Comparison:
         union = np.where(self.crowd, area, area + object_area - common)
         return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
+    def found_objects(self, overlaps: Float[np.ndarray, "D T"]) -> Int[np.ndarray, "D"]:
+        """The object of its class that each detection finds, matched as in COCO; -1 for none.
+
+        Detections choose in the order of their scores, each the object that it overlaps most among those left. One
+        for which none is left may be in a crowd, which takes any number of detections.
+        """
+        close = np.where(self.same_class & (overlaps >= MIN_IOU), overlaps, 0)
+        found = np.full(len(overlaps), -1)
+        left = np.ones(len(self.crowd), bool)
+        for detection in np.flatnonzero(close.any(axis=1)):
+            candidates = close[detection] * (left & ~self.crowd)
+            if not candidates.any():
+                candidates = close[detection] * self.crowd
+            if candidates.any():
+                # The last of equals, as in COCO's loop.
+                chosen = len(candidates) - 1 - candidates[::-1].argmax()
+                found[detection], left[chosen] = chosen, False
+        return found
+
 
 def compare(evaluator: CocoEvaluator, images: Int[np.ndarray, "P"] | None = None) -> Iterator[Comparison]:
-    """The images in the order of their ids, in which COCO counts equal scores; or those asked for, in that order.
+    """The images of these indices one by one; by default all, by ascending id, as COCO orders equal scores.
 
-    Detections of classes that the data set does not know are left out. One image at a time is held.
+    Detections of classes that are not in the data set are left out.
     """
     truth = evaluator.annotations
     if images is None:
@@ -74,24 +92,3 @@ def _detected(evaluator: CocoEvaluator, image_id: int, class_of: Int[np.ndarray,
     boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)[order]
     boxes[:, 2:] -= boxes[:, :2]
     return boxes, found.scores[order], labels[order]
-
-
-def match(comparison: Comparison, overlaps: Float[np.ndarray, "D T"]) -> Int[np.ndarray, "D"]:
-    """Which object of its class each detection finds, as COCO matches; -1 for none.
-
-    The best detection chooses first, the nearest object that is left; a crowd takes any number of those for which
-    none is left.
-    """
-    crowd = comparison.crowd
-    close = np.where(comparison.same_class & (overlaps >= IOU), overlaps, 0)
-    found = np.full(len(overlaps), -1)
-    left = np.ones(len(crowd), bool)
-    for detection in np.flatnonzero(close.any(axis=1)):
-        candidates = close[detection] * (left & ~crowd)
-        if not candidates.any():
-            candidates = close[detection] * crowd
-        if candidates.any():
-            # Of equally near objects the last, as COCO's loop has it.
-            chosen = len(candidates) - 1 - candidates[::-1].argmax()
-            found[detection], left[chosen] = chosen, False
-    return found

@@ -1,4 +1,4 @@
-"""The images that went best and worst, each with the truth beside what was found."""
+"""The best and the worst images, each with its annotations next to the detections."""
 
 import base64
 import io
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.drawing import MAX_LETTERS, Colour, draw_coloured
 from deformable_detr.evaluation import CocoEvaluator
-from deformable_detr.loading.dataset import DetectionDataset
-from deformable_detr.report.comparing import Comparison, compare, match
+from deformable_detr.report.comparing import Comparison, compare
 
-NUM_IMAGES = 4    # of each kind
+NUM_IMAGES = 4      # best, and as many worst
 SIDE = 560          # pixels, the longer side
 QUALITY = 82
 
-# Blue and vermilion of Okabe and Ito's palette, which most colour-blind eyes tell apart.
+# Blue and vermilion of Okabe and Ito's palette, which most colour-blind readers can tell apart.
 RIGHT: Colour = (0, 114, 178)
 WRONG: Colour = (213, 94, 0)
 NEITHER: Colour = (128, 128, 128)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One image on the page; the images are `data:` addresses."""
+class ShownImage:
+    """One image on the page; `truth` and `found` are `data:` addresses."""
 
     file_name: str
     truth: str
@@ -38,10 +38,10 @@ class Shown:
     missed: int
 
 
-def choose(counts: Float[np.ndarray, "P 3"]) -> tuple[Int[np.ndarray, "worst"], Int[np.ndarray, "best"]]:
-    """Which images to show, by the F1 of each; `counts` are what was right, wrong and missed in it.
+def choose_images(counts: Float[np.ndarray, "P 3"]) -> tuple[Int[np.ndarray, "worst"], Int[np.ndarray, "best"]]:
+    """The worst and the best images by F1; `counts` are what is right, wrong and missed in each.
 
-    Of equals first those with the most mistakes, or the most that is right. No image is both.
+    Among equals those with the most mistakes, or with the most right detections, come first. No image is in both.
     """
     right, mistakes = counts[:, 0], counts[:, 1:].sum(axis=1)
     f1 = 2 * right / np.maximum(2 * right + mistakes, 1)
@@ -52,21 +52,20 @@ def choose(counts: Float[np.ndarray, "P 3"]) -> tuple[Int[np.ndarray, "worst"], 
     return worst, best[~np.isin(best, worst)][:NUM_IMAGES]
 
 
-def show(evaluator: CocoEvaluator, data: DetectionDataset, images: Int[np.ndarray, "P"],
-         threshold: float) -> Iterator[Shown]:
-    """These images with the detections that reach a score. Raises DataError for one that cannot be read."""
+def show_images(evaluator: CocoEvaluator, images: Int[np.ndarray, "P"], threshold: float) -> Iterator[ShownImage]:
+    """These images with the detections that reach a threshold. Raises DataError for one that cannot be read."""
     for comparison in compare(evaluator, images):
-        yield _show_image(comparison.above(threshold), data)
+        yield _show_image(comparison.above(threshold), evaluator.annotations)
 
 
-def _show_image(comparison: Comparison, data: DetectionDataset) -> Shown:
-    record, crowd = data.annotations.images[comparison.image], comparison.crowd
-    names = [name[:MAX_LETTERS] for name in data.names]
-    canvas = PIL.Image.fromarray(data.image(comparison.image))
+def _show_image(comparison: Comparison, annotations: Annotations) -> ShownImage:
+    crowd = comparison.crowd
+    names = [name[:MAX_LETTERS] for name in annotations.names]
+    canvas = PIL.Image.fromarray(annotations.read_image(comparison.image))
     scale = SIDE / max(canvas.size)
     canvas = canvas.resize((max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale))),
                            PIL.Image.Resampling.LANCZOS)
-    found = match(comparison, comparison.overlaps())
+    found = comparison.found_objects(comparison.overlaps())
     in_crowd = np.append(crowd, False)[found]
     is_found = np.isin(np.arange(len(crowd)), found)
     truth = _drawn(canvas, comparison.objects * scale, [names[label] for label in comparison.object_labels],
@@ -74,17 +73,18 @@ def _show_image(comparison: Comparison, data: DetectionDataset) -> Shown:
     captions = [f"{names[label]} {score:.2f}"
                 for label, score in zip(comparison.labels, comparison.scores, strict=True)]
     detections = _drawn(canvas, comparison.boxes * scale, captions, _colours(found >= 0, in_crowd))
-    return Shown(record.file_name, truth, detections, *canvas.size, right=int(((found >= 0) & ~in_crowd).sum()),
-                 wrong=int((found < 0).sum()), missed=int((~is_found & ~crowd).sum()))
+    return ShownImage(annotations.images[comparison.image].file_name, truth, detections, *canvas.size,
+                      right=int(((found >= 0) & ~in_crowd).sum()), wrong=int((found < 0).sum()),
+                      missed=int((~is_found & ~crowd).sum()))
 
 
-def _colours(right: np.ndarray, neither: np.ndarray) -> list[Colour]:
+def _colours(right: Bool[np.ndarray, "D"], neither: Bool[np.ndarray, "D"]) -> list[Colour]:
     return [NEITHER if grey else RIGHT if blue else WRONG for blue, grey in zip(right, neither, strict=True)]
 
 
 def _drawn(canvas: PIL.Image.Image, boxes: Float[np.ndarray, "D 4"], captions: Sequence[str],
            colours: Sequence[Colour]) -> str:
-    """The image with boxes (x, y, width, height) as an address that holds a whole JPEG."""
+    """The image with boxes (x, y, width, height), as an address that contains a whole JPEG."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     file = io.BytesIO()
     draw_coloured(canvas, corners, captions, colours).save(file, "JPEG", quality=QUALITY)

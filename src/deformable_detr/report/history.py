@@ -1,4 +1,4 @@
-"""What a run folder tells of a training: its curves and its settings."""
+"""The files of a run folder that a report shows: its metrics and its settings."""
 
 import csv
 import io
@@ -6,42 +6,38 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-METRICS, SETTINGS = "metrics.csv", "config.yaml"
-MAX_BYTES = 4 * 2**20    # of either file; weights may lie beside files of a stranger
+METRICS_FILE, SETTINGS_FILE = "metrics.csv", "config.yaml"
+MAX_BYTES = 4 * 2**20    # of either file, which need not be a run's: weights can be in any folder
 
 
 @dataclass(frozen=True)
 class History:
-    """The table of a run, by column, and its settings as they are written."""
+    """A training run: its table by column, and the text of its settings."""
 
-    columns: dict[str, list[float]]     # NaN where nothing was to be counted
+    columns: dict[str, list[float]]     # "epoch" among them; NaN for an empty cell
     settings: str
-
-    @property
-    def epochs(self) -> list[float]:
-        return self.columns["epoch"]
 
 
 def read_history(folder: Path) -> History | None:
-    """What the folder tells, or None where no run has left its table.
+    """The history of the run in a folder, or None where there is no table of metrics.
 
     Raises ValueError, which names file and line, for a table that cannot be read.
     """
-    file = folder / METRICS
+    file = folder / METRICS_FILE
     if not file.is_file():
         return None
     reader = csv.reader(io.StringIO(_text(file), newline=""))
     try:
         header = next(reader, [])
-        # A column that came with a resumed run is empty in the rows before.
+        # A column that a resumed run has added is empty in the rows before.
         rows = [[float(value or "nan") for _, value in zip(header, row, strict=True)] for row in reader]
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"{file}: line {reader.line_num}: not a row of numbers as the first line has names "
+        raise ValueError(f"{file}: line {reader.line_num}: expected a number for each column of the first line "
                          f"({error})") from None
     columns = {name: list(values) for name, values in zip(header, zip(*rows, strict=True), strict=False)}
     if not all(map(math.isfinite, columns.get("epoch", [math.nan]))):
         raise ValueError(f"{file}: expected a column epoch of numbers, got {', '.join(header)[:200] or 'nothing'}")
-    settings = folder / SETTINGS
+    settings = folder / SETTINGS_FILE
     return History(columns, _text(settings) if settings.is_file() else "")
 
 

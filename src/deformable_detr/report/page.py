@@ -1,24 +1,19 @@
-"""Everything about one detector on one data set, as one page that needs nothing beside it."""
+"""Everything about one detector on one data set, as a page in a single file."""
 
-import math
-from functools import cache
-from importlib import resources
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined, Template
 
 from deformable_detr.evaluation import CocoCurves, CocoMetrics
 from deformable_detr.files import write_whole
-from deformable_detr.report.content import Content, Subject, build_content
+from deformable_detr.report.content import Subject, build_content
 from deformable_detr.report.gallery import NEITHER, RIGHT, WRONG
+from deformable_detr.web.pages import render_page
 
 FILE_NAME = "report.html"
-TEMPLATE = "page.html.jinja"
-MAX_LETTERS = 80    # of a name
+COLOURS = {"right": f"rgb{RIGHT}", "wrong": f"rgb{WRONG}", "neither": f"rgb{NEITHER}"}
 
 
 def report_file(path: Path) -> Path:
-    """The file that a report asked for at `path` goes to: itself where it ends in .html, else one in that folder.
+    """The file for a report at `path`: the path itself where it ends in .html, else a file in that folder.
 
     The folder is made. Raises ValueError for a path that can be neither, OSError where the folder cannot be made.
     """
@@ -33,39 +28,9 @@ def report_file(path: Path) -> Path:
 
 
 def write_report(file: Path, subject: Subject, metrics: CocoMetrics, curves: CocoCurves) -> None:
-    """Write the page; an older one stays whole until the new one is. The numbers are those of the evaluator.
+    """Write the page; `metrics` and `curves` are the evaluator's. An older file is replaced as a whole.
 
     Raises DataError for an image that cannot be read, OSError where the file cannot be written.
     """
-    page = render(build_content(subject, metrics, curves))
-    write_whole(file, page.encode(errors="backslashreplace"))   # a file's name may hold bytes that are no letters
-
-
-def render(content: Content) -> str:
-    """The template filled in; every text from outside is escaped."""
-    colours = {"right": f"rgb{RIGHT}", "wrong": f"rgb{WRONG}", "neither": f"rgb{NEITHER}"}
-    return _template().render(vars(content), colours=colours)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "score": _score, "count": _count, "short": _short}
-    source = resources.files("deformable_detr.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source)
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"
-
-
-def _score(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _short(text: str, most: int = MAX_LETTERS) -> str:
-    return text if len(text) <= most else f"{text[:most - 1]}…"
+    content = build_content(subject, metrics, curves)
+    write_whole(file, render_page("report/page.html.jinja", **vars(content), colours=COLOURS))
