@@ -1,4 +1,4 @@
-"""COCO numbers: held to pycocotools and to numbers published with the data."""
+"""COCO metrics: compared with pycocotools and with values published with the data."""
 
 import contextlib
 import io
@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.datasets.formats.coco import read_annotations
+from deformable_detr.datasets.findings import Findings
+from deformable_detr.datasets.formats.coco import read_coco
 from deformable_detr.detections import Detections
-from deformable_detr.evaluation import CocoEvaluator, CocoMetrics, evaluate, match_names
+from deformable_detr.evaluation import CocoEvaluator, CocoMetrics, Limits, detect_all, match_names
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.loader import build_loader
 from deformable_detr.loading.transforms import eval_transform
-from deformable_detr.papers import ModelConfig
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.structures import ImageBatch, Predictions
 
@@ -62,7 +62,7 @@ def by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict
 
 
 def numbers(metrics: CocoMetrics) -> dict[str, float]:
-    """As pycocotools writes them: -1 where there is nothing to find."""
+    """As pycocotools returns them: -1 if there is nothing to find."""
     return {name: -1 if metrics.to_dict()[name] is None else metrics.to_dict()[name] for name in NAMES}
 
 
@@ -72,7 +72,7 @@ def numbers(metrics: CocoMetrics) -> dict[str, float]:
 ])
 def test_agrees_with_pycocotools(pair: tuple[str, str]) -> None:
     truth, results = (json.loads((PAIRS / name).read_text()) for name in pair)
-    evaluator = CocoEvaluator(read_annotations(PAIRS / pair[0]))
+    evaluator = CocoEvaluator(read_coco(PAIRS / pair[0], Findings(strict=True)))
     add_results(evaluator, results)
     for entry in truth["images"]:
         entry["id"] = int(entry["id"])
@@ -84,7 +84,7 @@ def test_agrees_with_pycocotools(pair: tuple[str, str]) -> None:
 
 
 def test_published_numbers() -> None:
-    evaluator = CocoEvaluator(read_annotations(PAIRS / "instances_val2014_100.json"))
+    evaluator = CocoEvaluator(read_coco(PAIRS / "instances_val2014_100.json", Findings(strict=True)))
     add_results(evaluator, json.loads((PAIRS / "instances_val2014_fakebbox100_results.json").read_text()))
     expected = next(value for value in json.loads((PAIRS / "EXPECTED.json").read_text()).values()
                     if isinstance(value, list))
@@ -96,7 +96,7 @@ def test_published_numbers() -> None:
 
 @pytest.fixture
 def truth() -> Annotations:
-    return read_annotations(FIXTURES / "bccd" / "annotations" / "val.json")
+    return read_coco(FIXTURES / "bccd" / "annotations" / "val.json", Findings(strict=True))
 
 
 def perfect(annotations: Annotations, image: int, labels_to: dict[int, int] | None = None) -> Detections:
@@ -117,7 +117,7 @@ def test_perfect_detections(truth: Annotations, capfd: pytest.CaptureFixture) ->
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_later_word_counts(truth: Annotations) -> None:
+def test_a_second_call_for_an_image_replaces_the_first(truth: Annotations) -> None:
     evaluator = CocoEvaluator(truth)
     for index, image in enumerate(truth.images):
         evaluator.add(image.id, detections([[0, 0, 9, 9]], [0.9], [0]))
@@ -125,7 +125,7 @@ def test_the_later_word_counts(truth: Annotations) -> None:
     assert pytest.approx(1) == evaluator.summarize().AP
 
 
-def test_images_without_a_word_count_as_missed(truth: Annotations) -> None:
+def test_images_without_a_call_count_as_missed(truth: Annotations) -> None:
     evaluator = CocoEvaluator(truth)
     for index, image in enumerate(truth.images[:4]):
         evaluator.add(image.id, perfect(truth, index))
@@ -156,7 +156,7 @@ def test_ids_of_any_size_count(tmp_path: Path, image_id: int) -> None:
                "categories": [{"id": 0, "name": "cat"}],
                "annotations": [{"id": 0, "image_id": image_id, "category_id": 0, "bbox": [10, 10, 50, 50]}]}
     (tmp_path / "val.json").write_text(json.dumps(content))
-    evaluator = CocoEvaluator(read_annotations(tmp_path / "val.json"))
+    evaluator = CocoEvaluator(read_coco(tmp_path / "val.json", Findings(strict=True)))
     evaluator.add(image_id, detections([[10, 10, 60, 60]], [0.9], [0]))
     assert pytest.approx(1) == evaluator.summarize().AP
 
@@ -194,14 +194,54 @@ def test_table_shows_every_number(truth: Annotations) -> None:
     assert "0.000" in shown
 
 
-class Oracle(torch.nn.Module):
-    """A model that knows the answers: it tells images by their first pixels."""
+def test_what_no_model_can_find_is_counted(tmp_path: Path) -> None:
+    def boxes(image_id: int, *rows: list[float], crowd: int = 0) -> list[dict[str, Any]]:
+        return [{"image_id": image_id, "category_id": 1, "bbox": row, "iscrowd": crowd} for row in rows]
+
+    entries = [*boxes(1, *[[3.0 * number, 5, 2, 2] for number in range(150)]),
+               *boxes(2, *[[3.0 * number, 5, 2, 2] for number in range(101)]),
+               *boxes(3, *[[3.0 * number, 5, 2, 2] for number in range(100)], [500, 1, 9, 9]),
+               *boxes(3, [0, 0, 9, 9], [0, 0, 0, 0], crowd=1),
+               *boxes(4, [1, 1, 0, 5], [9, 9, -3, 5], [900, 1, 5, 5], [1, 1, 5, 5])]
+    (tmp_path / "val.json").write_text(json.dumps({
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 500, "height": 50} for number in range(1, 5)],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(entries)]}))
+    limits = CocoEvaluator(read_annotations(tmp_path / "val.json")).limits()
+    assert limits == Limits(max_detections=100, num_images_beyond=3, num_objects_beyond=50 + 1 + 1, num_unfindable=4)
+
+
+def test_boxes_without_area_count_as_missed_as_with_pycocotools(tmp_path: Path) -> None:
+    """Perfect detections of all that is trained on reach an AP of a half."""
+    boxes = [[10, 10, 20, 20], [5, 5, 0, 20]]
+    content = {"images": [{"id": number, "file_name": f"{number}.png", "width": 99, "height": 99} for number in (1, 2)],
+               "categories": [{"id": 1, "name": "cell"}],
+               "annotations": [{"id": 2 * image + row, "image_id": image, "category_id": 1, "bbox": box, "iscrowd": 0,
+                                "area": 400} for image in (1, 2) for row, box in enumerate(boxes)]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    evaluator = CocoEvaluator(read_annotations(tmp_path / "val.json"))
+    results = [{"image_id": image, "category_id": 1, "bbox": boxes[0], "score": 0.9} for image in (1, 2)]
+    add_results(evaluator, results)
+    assert evaluator.limits().num_unfindable == 2
+    assert pytest.approx(by_pycocotools(content, results)["AP"], abs=1e-6) == evaluator.summarize().AP
+    assert pytest.approx(0.5, abs=0.01) == evaluator.summarize().AP
+
+
+def test_predictions_that_are_not_finite_are_an_error() -> None:
+    dataset = DetectionDataset(FIXTURES / "bccd", "val", eval_transform(Preprocessing(size=120, max_size=160)))
+
+    def broken(batch: ImageBatch) -> Predictions:
+        count = len(batch.sizes)
+        return Predictions(torch.full((1, count, 4, 3), torch.nan), torch.rand(1, count, 4, 4), None)
+
+    with pytest.raises(ValueError, match="predictions: expected finite"):
+        detect_all(broken, build_loader(dataset, 3, training=False), dataset.annotations)
+
+
+class Oracle:
+    """A model that knows the answers: it recognises images by their first pixels."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
-        super().__init__()
-        self.anchor = torch.nn.Parameter(torch.zeros(()))
-        self.dropout = torch.nn.Dropout()
-        self.config = ModelConfig()
         samples = map(dataset.__getitem__, range(len(dataset)))
         self.answers = {self.key(sample.image): sample.target for sample in samples}
 
@@ -209,8 +249,7 @@ class Oracle(torch.nn.Module):
     def key(image: torch.Tensor) -> tuple[float, ...]:
         return tuple(image[:, :4, :4].flatten().tolist())
 
-    def forward(self, batch: ImageBatch) -> Predictions:
-        assert not self.dropout.training
+    def __call__(self, batch: ImageBatch) -> Predictions:
         assert torch.is_inference_mode_enabled()
         logits = torch.full((2, len(batch.sizes), 40, 3), -9.0)
         boxes = torch.rand(2, len(batch.sizes), 40, 4)
@@ -221,15 +260,8 @@ class Oracle(torch.nn.Module):
         return Predictions(logits, boxes, None)
 
 
-def test_evaluate_runs_a_model_and_leaves_it_as_it_was() -> None:
+def test_a_model_that_knows_the_answers_finds_everything() -> None:
     dataset = DetectionDataset(FIXTURES / "bccd", "val", eval_transform(Preprocessing(size=120, max_size=160)))
-    model = Oracle(dataset).train()
-    seen = []
-    metrics = evaluate(model, build_loader(dataset, 3, training=False),
-                       progress=lambda batches: (seen.append(len(targets)) or (batch, targets)
-                                                 for batch, targets in batches))
-    assert seen == [3, 3, 2]
+    metrics = detect_all(Oracle(dataset), build_loader(dataset, 3, training=False), dataset.annotations).summarize()
     assert pytest.approx(1) == metrics.AP50
     assert metrics.AP > 0.95
-    assert model.training
-    assert model.dropout.training

@@ -1,4 +1,4 @@
-"""Predictions to COCO numbers, counted by faster-coco-eval."""
+"""COCO metrics of predictions, computed by faster-coco-eval."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,25 +10,24 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from jaxtyping import Float
 
+from deformable_detr.check.boxes import find_box_faults
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.detections import Detections
+from deformable_detr.detections import Detections, ImageSize
 from deformable_detr.loading.loader import Batch
-from deformable_detr.papers import ModelConfig
-from deformable_detr.structures import Predictions, to_device
+from deformable_detr.structures import ImageBatch, Predictions, to_device
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch.utils.data import DataLoader
 
-TOP_K = 100    # detections an image that count, as COCO has it
+TOP_K = 100    # of an image's detections COCO counts this many
 
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """The twelve COCO numbers, in [0, 1], and AP of every class; NaN where there is nothing to find.
+    """The twelve COCO metrics, in [0, 1], and the AP of every class; NaN if there is nothing to find.
 
-    AP is the mean over IoU 0.50, 0.55, ..., 0.95; AR1, AR10 and AR100 are recall with as many detections a
-    image; small is below 32 x 32 pixels, large from 96 x 96.
+    AP is the mean over IoU 0.50, 0.55, ..., 0.95; AR1, AR10 and AR100 are recall with 1, 10 and 100 detections
+    an image; small is below 32 x 32 pixels, large from 96 x 96.
     """
 
     AP: float
@@ -55,7 +54,7 @@ class CocoMetrics:
         return plain(asdict(self))
 
     def table(self) -> "Table":
-        """For the terminal: the twelve numbers, then the classes."""
+        """For the terminal: the twelve metrics, then the classes."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -71,7 +70,7 @@ class CocoMetrics:
 
 @dataclass(frozen=True)
 class CocoCurves:
-    """What the numbers are means of: precision with up to 100 detections an image, NaN where nothing is to find."""
+    """What AP is the mean of: precision with up to 100 detections an image, NaN if there is nothing to find."""
 
     precision: Float[np.ndarray, "10 101 K 4"]  # IoU 0.50..0.95, recall 0..1, classes, sizes: all, small, medium, large
 
@@ -83,9 +82,9 @@ class CocoCurves:
 
 @dataclass(frozen=True)
 class NameMatch:
-    """How the classes of a model and of a data set meet, by name."""
+    """The classes of a model and of a data set, matched by name."""
 
-    classes: tuple[int | None, ...]      # of each class of the model the class in the data set
+    classes: tuple[int | None, ...]      # the class in the data set for each class of the model
     only_in_model: tuple[str, ...]       # detections of these are not counted
     only_in_data: tuple[str, ...]        # objects of these count as missed
 
@@ -101,8 +100,18 @@ def match_names(model_names: Sequence[str], data_names: Sequence[str]) -> NameMa
                      tuple(name for name in data_names if name not in set(model_names)))
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How many objects count as missed, whatever a model detects."""
+
+    max_detections: int         # of an image, which COCO counts
+    num_images_beyond: int      # images with more objects
+    num_objects_beyond: int     # the objects beyond, in all of them
+    num_unfindable: int         # objects without area inside their image, which are not trained on
+
+
 class CocoEvaluator:
-    """Collects the detections of all images of a data set and counts.
+    """Collects the detections of all images of a data set and computes the metrics.
 
     `names` are the model's class names, by default those of the data set in its order.
     """
@@ -115,7 +124,7 @@ class CocoEvaluator:
         self._known_ids = set(self._image_ids)
 
     def add(self, image_id: int | str | None, detections: Detections) -> None:
-        """Take the detections of one image; said twice, the later word counts.
+        """Add the detections of one image; a second call for an image replaces the first.
 
         Raises ValueError for an image that the data set does not list, or a class beyond the model's names.
         """
@@ -129,11 +138,11 @@ class CocoEvaluator:
         self.found[image_id] = detections
 
     def summarize(self) -> CocoMetrics:
-        """The numbers over all images; those without detections count too."""
+        """The metrics over all images, also over those without detections."""
         return self.count()[0]
 
     def count(self) -> tuple[CocoMetrics, CocoCurves]:
-        """The numbers of `summarize`, and the curves below which they are the areas."""
+        """The metrics, and the curves that they are areas under."""
         ground_truth = self._ground_truth()
         found = {**ground_truth, "annotations": self._results()}
         truth, results = (COCO(content, print_function=_quiet) for content in (ground_truth, found))
@@ -145,9 +154,18 @@ class CocoEvaluator:
         numbers = (float(value) if value > -1 else nan for value in counter.stats)
         return CocoMetrics(*numbers, per_class=per_class), curves
 
+    def limits(self) -> Limits:
+        """What the annotations make impossible to find, so that a metric of 1 cannot be reached."""
+        truth = self.annotations
+        of_image = np.bincount(truth.image_index[~truth.crowd], minlength=len(truth.images))
+        beyond = (of_image - TOP_K).clip(0)
+        num_things = int((~truth.crowd).sum())
+        return Limits(TOP_K, int((beyond > 0).sum()), int(beyond.sum()),
+                      num_things - int(find_box_faults(truth).usable.sum()))
+
     def _ground_truth(self) -> dict[str, Any]:
-        """COCO's format. Images keep their ids, whose order decides between equal scores; annotations are
-        counted from 1, as the counter takes 0 for "no match"."""
+        """In COCO's format. Images keep their ids, whose order decides between equal scores; annotations are numbered
+        from 1, since faster-coco-eval takes 0 for "no match"."""
         truth = self.annotations
         columns = (truth.image_index, truth.labels, truth.boxes, truth.areas, truth.crowd)
         rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -173,37 +191,24 @@ class CocoEvaluator:
         return results
 
 
-def detect_all(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
-               progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoEvaluator:
-    """What a model finds in the images of an evaluation loader, ready to be counted.
+def detect_all(model: Callable[[ImageBatch], Predictions], loader: Iterable[Batch], annotations: Annotations, *,
+               names: Sequence[str] | None = None, nms_threshold: float = 1.0,
+               device: torch.device | str = "cpu") -> CocoEvaluator:
+    """Run a model in its current mode on the batches of `annotations`, and collect its detections.
 
-    `names` are the model's class names, by default those of the data set in its order. `progress` wraps the
-    batches, to show how far it is. The model runs where its parameters are and is left in the mode it was in.
+    `names` are the model's class names, by default those of the data set in its order. Raises ValueError for
+    predictions that are not finite.
     """
-    annotations: Annotations = loader.dataset.annotations  # pyright: ignore[reportAttributeAccessIssue]
     evaluator = CocoEvaluator(annotations, names)
-    sizes = {image.id: image.size for image in annotations.images}
-    device = next(model.parameters()).device
-    config: ModelConfig = model.config  # type: ignore[assignment]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for batch, targets in progress(loader):
-                predictions: Predictions = model(to_device(batch, device))
-                found = predictions.detections([sizes[target.image_id] for target in targets], top_k=TOP_K,
-                                               nms_threshold=config.nms_threshold)
-                for target, detections in zip(targets, found, strict=True):
-                    evaluator.add(target.image_id, detections)
-    finally:
-        model.train(was_training)
+    sizes: dict[Any, ImageSize] = {image.id: image.size for image in annotations.images}
+    with torch.inference_mode():
+        for batch, targets in loader:
+            predictions = model(to_device(batch, device))
+            found = predictions.detections([sizes[target.image_id] for target in targets], TOP_K,
+                                           nms_threshold=nms_threshold)
+            for target, detections in zip(targets, found, strict=True):
+                evaluator.add(target.image_id, detections)
     return evaluator
-
-
-def evaluate(model: torch.nn.Module, loader: "DataLoader[Any]", *, names: Sequence[str] | None = None,
-             progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter) -> CocoMetrics:
-    """COCO numbers of a model on the data set of an evaluation loader; arguments as for `detect_all`."""
-    return detect_all(model, loader, names=names, progress=progress).summarize()
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -211,4 +216,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _quiet(*_: object) -> None:
-    """faster-coco-eval prints as it counts; standard output belongs to the caller."""
+    """Instead of faster-coco-eval's printing: standard output belongs to the caller."""

@@ -1,4 +1,4 @@
-"""`ddetr demo`: what somebody sees first."""
+"""`ddetr demo`: the first command of a new user."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from deformable_detr.weights.sources import packaged_images
 Captured = pytest.CaptureFixture[str]
 
 
-def test_draws_every_packaged_image_and_tells_what_it_found(tmp_path: Path, capsys: Captured) -> None:
+def test_every_packaged_image_is_drawn_and_summarised(tmp_path: Path, capsys: Captured) -> None:
     assert cli.main(["demo", "--out", str(tmp_path / "found")]) == 0
     output = capsys.readouterr()
     head, *rows = output.out.split("\n\n")[0].splitlines()
@@ -24,6 +24,15 @@ def test_draws_every_packaged_image_and_tells_what_it_found(tmp_path: Path, caps
         drawn, given = read_image(tmp_path / "found" / path.name), read_image(path)
         assert drawn.shape == given.shape
         assert abs(drawn.astype(int) - given).max() > 50
+
+
+def test_the_images_of_others_stay(tmp_path: Path) -> None:
+    mine = tmp_path / packaged_images()[0].name
+    mine.write_bytes(b"mine")
+    for _ in range(2):
+        assert cli.main(["demo", "--out", str(tmp_path)]) == 0
+        assert mine.read_bytes() == b"mine"
+        assert len(list(tmp_path.iterdir())) == len(packaged_images()) + 1
 
 
 @pytest.mark.parametrize(("call", "message"), [

@@ -6,33 +6,24 @@ import pytest
 import torch
 from PIL import Image
 
-from deformable_detr import cli, detector
-from deformable_detr.papers import DeformableDETR, ModelConfig
-from deformable_detr.papers.config import PRESETS
-from deformable_detr.preprocessing import Preprocessing
-from deformable_detr.weights import ModelInfo, save
+from deformable_detr import cli
+from deformable_detr.papers import ModelConfig
+from deformable_detr.weights import load
 
 Captured = pytest.CaptureFixture[str]
-TINY = ModelConfig(backbone="test_resnet", width=64, num_heads=2, num_points=2, num_encoder_layers=1,
-                   num_decoder_layers=2, ffn_width=32, num_queries=20, num_classes=3)
-INFO = ModelInfo(("cat", "dog", "eel"), (1, 17, 90), Preprocessing(size=64, max_size=96))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save(path, DeformableDETR(TINY), INFO)
-    return path
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def weights(tiny_weights: str) -> Path:
+    return Path(tiny_weights)
+
+
+@pytest.fixture
+def folder(folder: Path) -> Path:
     """The working folder of a call, with two images."""
-    monkeypatch.chdir(tmp_path)
     save_noise("a.png", 40, 30)
     save_noise("b.png", 20, 50)
-    return tmp_path
+    return folder
 
 
 SHORT = {"backbone": "resnet26", "num_encoder_layers": 1, "num_decoder_layers": 1}   # of the same shapes
@@ -40,8 +31,8 @@ SHORT = {"backbone": "resnet26", "num_encoder_layers": 1, "num_decoder_layers": 
 
 @pytest.fixture
 def short_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, values in PRESETS.items():
-        monkeypatch.setitem(PRESETS, name, {**values, **SHORT})
+    for name, values in ModelConfig.presets.items():
+        monkeypatch.setitem(ModelConfig.presets, name, {**values, **SHORT})
 
 
 def save_noise(name: str, height: int, width: int) -> None:
@@ -65,8 +56,8 @@ def sections(output: str) -> list[tuple[str, list[str]]]:
                                      pytest.param(SHORT, id="short")])
 def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatch: pytest.MonkeyPatch,
                                          capsys: Captured) -> None:
-    """The numbers of the published code, in the order in which its reader met them."""
-    monkeypatch.setitem(PRESETS, "multi-scale", changes)
+    """The values of the published code, in the order of its stages."""
+    monkeypatch.setitem(ModelConfig.presets, "multi-scale", changes)
     save_noise("tall.png", 1063, 738)
     save_noise("wide.png", 548, 813)
     assert cli.main(["trace", "tall.png", "wide.png", "--preset", "multi-scale"]) == 0
@@ -74,9 +65,9 @@ def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatc
     assert output.err == ""
     lines = iter([f"{heading}: {line}" for heading, below in sections(output.out) for line in below])
     for expected in [
-        "images.py: image 0 (1063, 738, 3)",
-        "images.py: image 1 (548, 813, 3)",
-        "data/transforms.py: image 0 (3, 1063, 738)",
+        "images/reading.py: image 0 (1063, 738, 3)",
+        "images/reading.py: image 1 (548, 813, 3)",
+        "preprocessing.py: image 0 (3, 1063, 738)",
         "structures.py: images (2, 3, 1063, 813)",
         "model/backbone.py: C3 (2, 512, 133, 102)",
         "model/backbone.py: C4 (2, 1024, 67, 51)",
@@ -92,7 +83,7 @@ def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatc
         ("model/pyramid.py: image 1, (width, height): "
          "(1.0000, 0.5188) (1.0000, 0.5224) (1.0000, 0.5294) (1.0000, 0.5294)"),
         "model/encoder.py: reference points (2, 18088, 4, 2)",
-        "model/encoder.py: the very first: (0.0049, 0.0038) (0.0050, 0.0038) (0.0050, 0.0038) (0.0050, 0.0038)",
+        "model/encoder.py: of the first token: (0.0049, 0.0038) (0.0050, 0.0038) (0.0050, 0.0038) (0.0050, 0.0038)",
         "model/attention.py, encoder layer 0: sampling offsets (2, 18088, 8, 4, 4, 2) B N M L P 2 -4 .. 4",
         "model/attention.py, encoder layer 0: attention weights (2, 18088, 8, 4, 4) B N M L P 0.0625 .. 0.0625",
         "model/encoder.py: memory (2, 18088, 256)",
@@ -101,10 +92,10 @@ def test_what_a_reader_saw_in_a_debugger(folder: Path, changes: dict, monkeypatc
         "model/queries.py: reference (2, 300, 2)",
         "model/heads.py, decoder layer 0: logits (2, 300, 91)",
         "model/heads.py, decoder layer 0: boxes (2, 300, 4)",
-        "structures.py: image 0 boxes (100, 4)",
-        "structures.py: in pixels of 1063 x 738",
-        "structures.py: image 1 boxes (100, 4)",
-        "structures.py: in pixels of 548 x 813",
+        "detections.py: image 0 boxes (100, 4)",
+        "detections.py: in pixels of 1063 x 738",
+        "detections.py: image 1 boxes (100, 4)",
+        "detections.py: in pixels of 548 x 813",
     ]:
         assert any(line.startswith(expected) for line in lines), f"no {expected!r}, or not in this place"
 
@@ -151,17 +142,29 @@ def test_json_is_one_object(folder: Path, weights: Path, capsys: Captured) -> No
     assert stages["", "image 1 boxes"]["notes"] == ["in pixels of 20 x 50"]
 
 
-def test_layers_to_look_into(folder: Path, weights: Path, capsys: Captured) -> None:
+def test_the_layers_that_are_shown(folder: Path, weights: Path, capsys: Captured) -> None:
     for layers, expected in [("first", 2), ("all", 3)]:
         assert cli.main(["trace", "a.png", "--weights", str(weights), "--layers", layers]) == 0
         assert capsys.readouterr().out.count("sampling offsets") == expected
 
 
-def test_without_weights_the_packaged_ones_are_taken(folder: Path, weights: Path, capsys: Captured,
+def test_the_packaged_weights_are_the_default(folder: Path, weights: Path, capsys: Captured,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detector, "packaged_weights", lambda: weights)
+    monkeypatch.setattr("deformable_detr.weights.sources.packaged_weights", lambda: weights)
     assert cli.main(["trace", "a.png"]) == 0
     assert capsys.readouterr().out.startswith("weights demo\nimage 0: a.png\n")
+
+
+def test_values_that_are_not_finite_are_shown_and_an_error(folder: Path, weights: Path, capsys: Captured,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    model, info = load(weights)
+    with torch.no_grad():
+        model.encoder.layers[0].feed_forward.norm.weight.fill_(torch.nan)  # type: ignore[union-attr]
+    monkeypatch.setattr("deformable_detr.weights.native.load", lambda weights: (model, info))
+    assert cli.main(["trace", "a.png", "--weights", str(weights)]) == 1
+    output = capsys.readouterr()
+    assert "nan .. nan" in output.out
+    assert output.err == "ddetr: values that are not finite, first in layer 0 tokens of model/encoder.py\n"
 
 
 def test_images_that_cannot_be_read_are_left_out(folder: Path, weights: Path, capsys: Captured) -> None:
@@ -194,6 +197,8 @@ def test_no_image_at_all(folder: Path, weights: Path, capsys: Captured) -> None:
     ("trace a.png --weights a.png", "not a safetensors file"),
     ("trace a.png --layers some", "some"),
     ("trace a.png --resize", "--resize"),
+    ("trace a.png --model demo", "--weights"),
+    ("trace a.png --quiet --verbose", "--quiet and --verbose"),
 ])
 def test_wrong_calls(folder: Path, call: str, message: str, capsys: Captured) -> None:
     assert cli.main(call.split()) == 2

@@ -7,7 +7,6 @@ import torch
 import deformable_detr
 from deformable_detr.explain import Stage, trace, trace_images
 from deformable_detr.papers import DeformableDETR, ModelConfig
-from deformable_detr.papers.config import PRESETS
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.structures import ImageBatch
 
@@ -36,7 +35,7 @@ def num_hooks(model: DeformableDETR) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", list(ModelConfig.presets))
 @pytest.mark.parametrize("every_layer", [False, True])
 def test_every_preset(preset: str, every_layer: bool, batch: ImageBatch) -> None:
     model = build(preset)
@@ -44,14 +43,17 @@ def test_every_preset(preset: str, every_layer: bool, batch: ImageBatch) -> None
     found = shapes(stages)
     assert len(found) == len(stages), "two stages of one name"
     assert num_hooks(model) == 0
+    assert {"ImageBatch", "PyramidBuilder", "DeformableAttention", "fused_ms_deform_attn", "Detections"} <= {
+        stage.source for stage in stages}     # which stay when files move
     for stage in stages:
         assert (PACKAGE / stage.file).is_file()
         assert len(stage.axes.split()) == len(stage.shape)
         assert stage.low <= stage.high
+        assert stage.is_finite
     files = list(dict.fromkeys(stage.file for stage in stages))
     assert files == ["structures.py", "model/backbone.py", "model/pyramid.py", "model/encoder.py",
                      "model/attention.py", "ops/__init__.py", "model/feedforward.py", "model/queries.py",
-                     "model/decoder.py", "model/heads.py"]
+                     "model/decoder.py", "model/heads.py", "detections.py"]
     offsets = [stage.part for stage in stages if stage.name == "sampling offsets"]
     inside = [f"encoder layer {index}" for index in range(2)] + [f"decoder layer {index}" for index in range(3)]
     assert offsets == (inside if every_layer else ["encoder layer 0", "decoder layer 0"])
@@ -83,7 +85,7 @@ def test_ranges_and_notes_are_those_of_the_model(batch: ImageBatch) -> None:
         memory = model.encoder(pyramid)
     assert predictions.proposals is not None
     for key, values in {("", "images"): batch.images, ("", "C4"): features.maps[1], ("", "tokens"): pyramid.tokens,
-                        ("", "memory"): memory, ("", "proposal boxes"): predictions.proposals.boxes,
+                        ("", "memory"): memory.tokens, ("", "proposal boxes"): predictions.proposals.boxes,
                         ("decoder layer 1", "boxes"): predictions.boxes[1], ("", "logits"): predictions.logits,
                         }.items():
         assert stages[key].shape == tuple(values.shape)
@@ -107,7 +109,7 @@ def test_the_model_is_left_as_it_was(batch: ImageBatch) -> None:
     assert num_hooks(model) == 0
 
 
-def test_no_hook_stays_behind_an_error(batch: ImageBatch) -> None:
+def test_no_hook_is_left_after_an_error(batch: ImageBatch) -> None:
     model = build("multi-scale")
     model.queries.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -120,18 +122,21 @@ def test_values_that_are_not_finite(batch: ImageBatch) -> None:
     with torch.no_grad():
         model.decoder.heads.shared.classify.bias[0] = torch.nan
         model.decoder.heads.shared.locate[-1].bias[0] = torch.inf
-    stages = {(stage.part, stage.name): stage.to_dict() for stage in trace(model, batch)}
+    found = trace(model, batch)
+    assert next(stage for stage in found if not stage.is_finite).name == "logits"
+    assert not any(stage.source == "Detections" for stage in found)     # but all that leads to them
+    stages = {(stage.part, stage.name): stage.to_dict() for stage in found}
     logits, boxes = stages["", "logits"], stages["", "boxes"]
     assert (logits["min"], logits["max"]) == (None, None)
     assert boxes["max"] == 1
     assert logits["shape"] == (3, 2, 20, 5)
 
 
-def test_images_are_prepared_as_the_weights_want_it() -> None:
+def test_images_are_prepared_as_for_the_weights() -> None:
     images = [np.full((40, 60, 3), 255, np.uint8), np.zeros((30, 20, 3), np.uint8)]
     model = build("multi-scale")
     plain = shapes(trace_images(model, images))
-    assert plain["images.py", "", "image 0"] == (40, 60, 3)
+    assert plain["images/reading.py", "", "image 0"] == (40, 60, 3)
     assert plain["preprocessing.py", "", "image 1"] == (3, 30, 20)
     assert plain["structures.py", "", "images"] == (2, 3, 40, 60)
     names = ("ant", "bee", "cat", "dog", "eel")

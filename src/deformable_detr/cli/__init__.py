@@ -1,7 +1,7 @@
-"""The `ddetr` command. Each command is a short function which imports what it needs only when it runs.
+"""The `ddetr` command. Each command is a short function that imports what it needs only when it runs.
 
 A command returns its exit code: 0 when all went well, 1 when some input failed and the rest is done. A call
-that cannot work at all raises WrongCallError, and `main` makes one line and exit code 2 of it.
+that cannot work at all raises WrongCallError, which `main` prints as one line, and returns 2.
 """
 
 import io
@@ -9,8 +9,9 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError
 
 from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     check,
@@ -22,31 +23,49 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     train,
 )
 from deformable_detr.cli.app import INTERRUPTED, WrongCallError, app, command_line, report_error, wrong_call_for
+from deformable_detr.cli.hints import hint
 
 __all__ = ["app", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")   # noqa: PTH123, SIM115 - None where the caller has closed it
+    sys.stdout = sys.stdout or open(os.devnull, "w")   # noqa: PTH123, SIM115 - None if the caller has closed it
     sys.stderr = sys.stderr or open(os.devnull, "w")   # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")   # any file name can be printed on any terminal
     try:
-        tokens = sys.argv[1:] if arguments is None else list(arguments)
-        command_line.set(shlex.join(["ddetr", *tokens]))
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except KeyboardInterrupt:
+        report_error("interrupted")
+        if arguments is None:
+            _end_process(INTERRUPTED)
+        return INTERRUPTED
+
+
+def _end_process(code: int) -> None:
+    """End at once: Python would first destroy every object of torch and timm, which takes seconds."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _run(tokens: list[str]) -> int:
+    command_line.set(shlex.join(["ddetr", *tokens]))
+    try:
         with wrong_call_for(ValueError):   # a config or recipe that cannot be
             command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         return command(*bound.args, **bound.kwargs) or 0
-    except (CycloptsError, WrongCallError) as error:
+    except CycloptsError as error:
+        is_unknown = isinstance(error, UnknownCommandError | UnknownOptionError)
+        report_error((is_unknown and hint(tokens)) or str(error))
+        return 2
+    except WrongCallError as error:
         report_error(str(error))
         return 2
-    except KeyboardInterrupt:
-        report_error("interrupted")
-        return INTERRUPTED
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):   # `ddetr ... | head`: the reader has seen enough
+        if not isinstance(error, BrokenPipeError):   # `ddetr ... | head`: the reader has closed it
             report_error(str(error))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())   # for the flush when Python exits
         return 1

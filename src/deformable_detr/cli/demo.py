@@ -5,35 +5,41 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deformable_detr.cli.app import Share, app, print_line, wrong_call_for
-from deformable_detr.cli.detect import write_image
+from deformable_detr.cli.app import USUAL, LocalPath, MessageFlags, OptionalShare, app, print_line, wrong_call_for
+from deformable_detr.cli.outputs import Drawings, check_folder
+from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
     from deformable_detr.detections import Detections
 
 
 @app.command
-def demo(*, threshold: Share = 0.5, out: Path = Path("detections"), device: str = "auto") -> int:
+def demo(*, threshold: OptionalShare = None, out: LocalPath = Path("detections"), device: str = "auto",
+         messages: MessageFlags = USUAL) -> int:
     """Find sea animals in the packaged images: nothing to download, nothing to prepare.
 
     Parameters
     ----------
     threshold
-        The least score of what is shown, from 0 to 1.
+        The lowest score of a detection, from 0 to 1; by default the one kept with the weights, 0.5.
     out
         The folder for the images with their detections drawn in.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     """
+    messages.start()
+    check_folder("--out", out)
+
     from deformable_detr.detect.detector import Detector
     from deformable_detr.images import read_image
     from deformable_detr.weights.sources import packaged_images
 
     with wrong_call_for(ValueError):
-        detector = Detector("demo", device)
+        detector = Detector(DEMO, device)
     with wrong_call_for(OSError):
         out.mkdir(parents=True, exist_ok=True)
         images = packaged_images()
+        drawings = Drawings(out, images)
         width = max(len(path.name) for path in images)
         print_line(f"{'image':<{width}}  seconds  found (best score)")
         for path in images:
@@ -41,7 +47,7 @@ def demo(*, threshold: Share = 0.5, out: Path = Path("detections"), device: str 
             start = time.perf_counter()
             detections = detector(image, threshold)
             seconds = time.perf_counter() - start
-            write_image(detections.draw(image), out / path.name)
+            drawings.write(detections.draw(image), path)
             print_line(f"{path.name:<{width}}  {seconds:7.2f}  {_summary(detections)}")
     print_line(f"\nDrawn into {out.absolute()}")
     print_line("Your own images: ddetr detect photo.jpg; your own classes: ddetr train mydata")

@@ -1,36 +1,46 @@
 """`ddetr detect`: images in, images and JSON out."""
 
-import io
 import json
+import logging
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import count
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deformable_detr.cli.app import (
+    USUAL,
+    Count,
     JsonFlag,
-    Share,
+    MessageFlags,
+    OptionalPath,
+    OptionalShare,
     app,
-    check_weights_exist,
+    find_weights_file,
     print_line,
     report_error,
     wrong_call_for,
 )
-from deformable_detr.progress import show_progress
+from deformable_detr.cli.inputs import Input, find_inputs, further_frames, readable
+from deformable_detr.cli.outputs import Drawings, check_folder
 from deformable_detr.text import printable
+from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
-    import PIL.Image
+    import numpy as np
 
     from deformable_detr.detect.detector import Detector
+    from deformable_detr.detections import Detections
 
-JPEG_MAX_SIDE = 65_535
+logger = logging.getLogger(__name__)
+
+DRAWINGS = Path("detections")
 
 
 @app.command
-def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0.5, out: Path | None = None,
-           as_json: JsonFlag = False, device: str = "auto") -> int:
+def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalShare = None, top_k: Count = 100,
+           out: OptionalPath = None, as_json: JsonFlag = False, device: str = "auto",
+           messages: MessageFlags = USUAL) -> int:
     """Find objects in images.
 
     Parameters
@@ -40,114 +50,102 @@ def detect(sources: list[str], /, *, weights: str = "demo", threshold: Share = 0
     weights
         "demo" for the packaged ones, a file, or "hf:owner/name".
     threshold
-        The least score of what is shown, from 0 to 1.
+        The lowest score of a detection, from 0 to 1; by default the one kept with the weights, usually 0.5.
+    top_k
+        The most detections in an image; the best are kept.
     out
         The folder for images with their detections drawn in; by default "detections", with --json none.
-        Images of an earlier call are replaced there, those given as sources never.
+        Drawings of an earlier call are replaced, other files never: a drawing whose name is taken gets a number.
     as_json
         Print a line of JSON for each image, and nothing else.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     """
+    messages.start()
+    weights_file = find_weights_file(weights)
     if out is None and not as_json:
-        out = Path("detections")
-    check_weights_exist(weights)
+        out = DRAWINGS
+    if out is not None:
+        check_folder("--out", out)
+    inputs = find_inputs(sources)
+    drawings = Drawings(out, readable(inputs)) if out else None
 
     from deformable_detr.detect.detector import Detector
 
     with wrong_call_for(ValueError):
-        detector = Detector(weights, device)
-    if out is not None:
-        with wrong_call_for(OSError):
-            out.mkdir(parents=True, exist_ok=True)
-    inputs = list(_find_inputs(sources))
-    outputs = _OutputPaths(out, [path for path, _ in inputs]) if out else None
+        detector = Detector(weights_file, device)
+    logger.debug("%s: %r", weights, detector)
+    job = _Job(detector, threshold, top_k, drawings, as_json)
     failed = False
-    for path, problem in show_progress(inputs, len(inputs), "detecting"):
-        if problem is None:
-            problem = _detect_file(path, detector, threshold, outputs, as_json)
+    for entry in messages.progress(inputs, len(inputs), "detecting"):
+        problem = job.run(entry)
         if problem is not None:
             failed = True
             report_error(problem)
             if as_json:
-                print_line(json.dumps({"file": str(path), "error": problem}))
+                print_line(json.dumps({"file": entry.name, "error": problem}))
+    job.report_limits()
     return 1 if failed else 0
 
 
-def _find_inputs(sources: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
-    """Each image once, in the order given; with a problem where a source stands for none."""
-    from deformable_detr.images import ImageError, find_images
+@dataclass
+class _Job:
+    """What is done with each image."""
 
-    seen = set()
-    for source in sources:
+    detector: "Detector"
+    threshold: float | None
+    top_k: int
+    drawings: Drawings | None
+    as_json: bool
+    cut: list[str] = field(default_factory=list)                # images with more than `top_k` detections
+    frames: dict[str, int] = field(default_factory=dict)        # of files with more than one page or frame
+
+    def run(self, entry: Input) -> str | None:
+        """Detect, draw and print; the problem in one line, or None."""
+        from deformable_detr.images import ImageError, read_image
+
+        if entry.path is None:
+            return entry.problem
         try:
-            found = find_images(source)
-        except (ImageError, OSError) as error:
-            yield Path(source), str(error)
-            continue
-        for path in found:
-            if path.absolute() not in seen:
-                seen.add(path.absolute())
-                yield path, None
-
-
-def _detect_file(path: Path, detector: "Detector", threshold: float, outputs: "_OutputPaths | None",
-                 as_json: bool) -> str | None:
-    """Detect, draw and print for one file; what went wrong, or None."""
-    from deformable_detr.images import ImageError, read_image
-
-    try:
-        image = read_image(path)
-        detections = detector(image, threshold)
-        drawn = outputs.claim(path, detections.image_size) if outputs else None
-        if drawn:
-            write_image(detections.draw(image), drawn)
-    except ImageError as error:
-        return str(error)
-    except OSError as error:
-        return f"{path}: cannot write its detections ({error})"
-    if as_json:
-        print_line(json.dumps({"file": str(path), **detections.to_dict(detector.info.category_ids)}))
-    else:
-        found = ", ".join(f"{number} {name}" for name, number in Counter(detections.names).most_common())
-        print_line(printable(f"{path}: {found or 'nothing found'} -> {drawn}"))
-    return None
-
-
-def write_image(image: "PIL.Image.Image", path: Path) -> None:
-    """Write it in the format of the path's suffix; what lay there stays whole until it is done."""
-    from deformable_detr.files import write_whole
-
-    encoded = io.BytesIO()
-    image.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=95)
-    write_whole(path, encoded.getvalue())
-
-
-class _OutputPaths:
-    """A path in the output folder for each source: none is a source itself, and no two are the same."""
-
-    def __init__(self, folder: Path, sources: Sequence[Path]) -> None:
-        self.folder = folder
-        self.sources = {_identity(path) for path in sources} - {None}
-        self.claimed: set[str] = set()
-
-    def claim(self, source: Path, image_size: tuple[int, int]) -> Path:
-        """JPEG, but PNG for a PNG and for what JPEG cannot hold; numbered where the name is taken."""
-        suffix = ".png" if source.suffix.lower() == ".png" or max(image_size) > JPEG_MAX_SIDE else ".jpg"
-        for number in count(1):
-            name = source.stem + (f"-{number}" if number > 1 else "") + suffix
-            path = self.folder / name
-            # Some file systems hold A.jpg and a.jpg for one name.
-            if name.casefold() not in self.claimed and _identity(path) not in self.sources:
-                self.claimed.add(name.casefold())
-                return path
-        raise AssertionError("numbers do not end")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """The same for two names of one file, None where there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
+            image = read_image(entry.path)
+            start = time.perf_counter()
+            detections = self._detect(image, entry)
+            logger.debug("%s: %.2f s", entry.name, time.perf_counter() - start)
+            drawn = self.drawings.write(detections.draw(image), entry.path) if self.drawings else None
+        except ImageError as error:
+            return str(error)
+        except (ValueError, MemoryError) as error:
+            return f"{entry.name}: {error}"
+        except OSError as error:
+            return f"{entry.name}: cannot write its detections ({error})"
+        if self.as_json:
+            category_ids = self.detector.info.category_ids
+            print_line(json.dumps({"file": entry.name, **detections.to_dict(category_ids)}))
+        else:
+            print_line(printable(f"{entry.name}: {_summary(detections)} -> {drawn}"))
         return None
-    return status.st_dev, status.st_ino
+
+    def _detect(self, image: "np.ndarray", entry: Input) -> "Detections":
+        """The `top_k` best; one more is asked for, to know whether there are more."""
+        assert entry.path is not None
+        found = self.detector(image, self.threshold, self.top_k + 1)
+        if len(found) > self.top_k:
+            self.cut.append(entry.name)
+        more = further_frames(entry.path)
+        if more:
+            self.frames[entry.name] = more
+        return found[:self.top_k]
+
+    def report_limits(self) -> None:
+        """Log what the results do not show."""
+        if self.cut:
+            logger.warning("%s: only the %d best detections are given (images with more: %d); --top-k sets the number",
+                           self.cut[0], self.top_k, len(self.cut))
+        if self.frames:
+            logger.warning("%s: only the first page or frame is used (files with more: %d, left out: %d)",
+                           next(iter(self.frames)), len(self.frames), sum(self.frames.values()))
+
+
+def _summary(detections: "Detections") -> str:
+    found = Counter(detections.names).most_common()
+    return ", ".join(f"{number} {name}" for name, number in found) or "nothing found"

@@ -1,11 +1,13 @@
-"""`ddetr doctor`: is everything in place?"""
+"""`ddetr doctor`: is everything installed, and does it compute the right values?"""
 
-from deformable_detr.cli.app import app, print_line
+from deformable_detr.cli.app import USUAL, MessageFlags, app, print_line
 
 
 @app.command
-def doctor() -> int:
-    """Tell versions, devices and backends, and test the op against its definition."""
+def doctor(*, messages: MessageFlags = USUAL) -> int:
+    """Print versions, devices and backends, and test the op against its definition."""
+    messages.start()
+
     from deformable_detr.doctor import check_op, describe_system
 
     for name, value in describe_system():

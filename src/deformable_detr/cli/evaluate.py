@@ -1,31 +1,37 @@
-"""`ddetr eval`: how good are weights on a data set?"""
+"""`ddetr eval`: the COCO metrics of weights on a data set."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter, validators
+from typing import TYPE_CHECKING
 
 from deformable_detr.cli.app import (
+    USUAL,
+    Count,
     JsonFlag,
+    LocalPath,
+    MessageFlags,
+    OptionalPath,
+    WrongCallError,
     app,
-    check_weights_exist,
-    log_to_stderr,
+    find_weights_file,
+    output_console,
     print_line,
     report_error,
     wrong_call_for,
 )
-from deformable_detr.progress import show_progress
+from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
+    from deformable_detr.datasets.folder import DataFolder
+    from deformable_detr.evaluation import CocoEvaluator
     from deformable_detr.report import History
 
 
 @app.command(name="eval")
-def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
-             batch_size: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 4,
-             device: str = "auto", report: Path | None = None, as_json: JsonFlag = False) -> int:
-    """Count the COCO numbers of weights on a data set.
+def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", batch_size: Count = 4,
+             device: str = "auto", report: OptionalPath = None, as_json: JsonFlag = False,
+             messages: MessageFlags = USUAL) -> int:
+    """Compute the COCO metrics of weights on a data set.
 
     Parameters
     ----------
@@ -40,12 +46,15 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
     report
-        Write a page about it too: to this file, if its name ends in .html, or into this folder.
+        Also write a page about the results: to this file, if its name ends in .html, or into this folder.
     as_json
         Print one object of JSON, and nothing else.
     """
-    log_to_stderr()
-    check_weights_exist(weights)
+    messages.start()
+    weights_file = find_weights_file(weights)
+
+    with wrong_call_for(ValueError, OSError):
+        folder, split = _find_split(data, split)
 
     from deformable_detr.datasets.findings import DataError
     from deformable_detr.detect.detector import Detector
@@ -57,30 +66,27 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
 
     with wrong_call_for(ValueError, OSError):
         page = report_file(report) if report else None
-        detector = Detector(weights, device)
-        dataset = DetectionDataset(data, split, eval_transform(detector.info.preprocessing))
-        match = match_names(detector.names, dataset.names)
-    for names, what in ((match.only_in_model, "only the weights know these classes, which are not counted"),
-                        (match.only_in_data, "only the data set knows these classes, which count as missed")):
-        if names:
-            report_error(f"{what}: {', '.join(names)}")
+        detector = Detector(weights_file, device)
+        dataset = DetectionDataset(folder, split, eval_transform(detector.info.preprocessing),
+                                   progress=messages.progress)
+        match_names(detector.names, dataset.names)
     loader = build_loader(dataset, batch_size, training=False)
     try:
-        evaluator = detect_all(detector.model, loader, names=detector.names,
-                               progress=lambda batches: show_progress(batches, len(loader), "evaluating"))
-    except DataError as error:   # an image: numbers without it would be another data set's
+        evaluator = detect_all(detector.runtime.run, messages.progress(loader, len(loader), "evaluating"),
+                               dataset.annotations, names=detector.names,
+                               nms_threshold=detector.info.postprocessing.nms_threshold)
+    except (ValueError, MemoryError) as error:   # metrics without an image would be another data set's
         report_error(str(error))
         return 1
+    _report_limits(evaluator)
     metrics, curves = evaluator.count()
     if as_json:
         print_line(json.dumps(metrics.to_dict()))
     else:
-        from rich.console import Console
-
-        Console().print(metrics.table())
+        output_console().print(metrics.table())
     if page:
         try:
-            write_report(page, Subject(detector, weights, dataset, evaluator, _history(weights)), metrics, curves)
+            write_report(page, Subject(detector, weights, evaluator, _history(weights)), metrics, curves)
         except (DataError, OSError) as error:
             report_error(f"no report: {error}")
             return 1
@@ -89,8 +95,36 @@ def evaluate(data: Path, /, *, weights: str = "demo", split: str = "val",
     return 0
 
 
+def _find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
+    """The data set and one of its splits, by our name for it or any other usual one ("valid"), without torch."""
+    from deformable_detr.datasets.folder import DataFolder
+    from deformable_detr.datasets.splits import SPLIT_NAMES
+
+    folder = DataFolder(data)
+    split = SPLIT_NAMES.get(name.lower(), name)
+    if split not in folder.splits:
+        raise WrongCallError(f"{data}: no split {name!r}; the {folder.source.format} data set there has "
+                             f"{', '.join(folder.splits)}")
+    return folder, split
+
+
+def _report_limits(evaluator: "CocoEvaluator") -> None:
+    """Print what counts as missed, or is not counted, whatever the weights find."""
+    match, limits = evaluator.match, evaluator.limits()
+    if match.only_in_model:
+        report_error("only the weights know these classes, which are not counted: " + ", ".join(match.only_in_model))
+    if match.only_in_data:
+        report_error("only the data set knows these classes, which count as missed: " + ", ".join(match.only_in_data))
+    if limits.num_images_beyond:
+        report_error(f"COCO counts the {limits.max_detections} best detections of an image; images with more objects: "
+                     f"{limits.num_images_beyond}, objects beyond, which count as missed: {limits.num_objects_beyond}")
+    if limits.num_unfindable:
+        report_error(f"objects without area inside their image: {limits.num_unfindable}; training leaves them out, "
+                     "here they count as missed, as with pycocotools")
+
+
 def _history(weights: str) -> "History | None":
-    """The curves of the run in whose folder the weights lie."""
+    """The curves of the run whose folder holds the weights."""
     from deformable_detr.report import read_history
 
     try:

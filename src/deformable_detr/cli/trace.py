@@ -6,119 +6,120 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deformable_detr.cli.app import (
+    USUAL,
     JsonFlag,
+    MessageFlags,
     WrongCallError,
     app,
-    check_weights_exist,
+    find_weights_file,
+    output_console,
     print_line,
     report_error,
     wrong_call_for,
 )
-from deformable_detr.cli.train import Preset
+from deformable_detr.papers.config import Preset
+from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
     import numpy as np
 
     from deformable_detr.explain import Stage
-    from deformable_detr.papers import DeformableDETR
-    from deformable_detr.preprocessing import Preprocessing
+    from deformable_detr.model.network import Network
 
 LEGEND = ("B images, L levels, N tokens of all levels, C channels, M heads, D = C / M, P points, Q queries, "
           "K classes, T detections")
-UNBROKEN = 100_000   # characters of a line in a file or a pipe
 
 
 @app.command
-def trace(images: list[Path], /, *, preset: Preset | None = None, weights: str | None = None,
-          layers: Literal["first", "all"] = "first", as_json: JsonFlag = False) -> int:
-    """Tell every stage from image to box: the file of the package, the tensor's name, shape and range.
+def trace(images: list[str], /, *, preset: Preset | None = None, weights: str | None = None,
+          layers: Literal["first", "all"] = "first", as_json: JsonFlag = False,
+          messages: MessageFlags = USUAL) -> int:
+    """Print every stage from image to box: the file of the package, the tensor's name, shape and range.
 
     Parameters
     ----------
     images
         Images, which become one batch.
     preset
-        A published detector with random weights, always the same; images are not resized, so that large
-        ones need much memory.
+        A published detector with random weights, always the same. Images are not resized, so that large ones need
+        much memory.
     weights
-        "demo" for the packaged ones, a file, or "hf:owner/name"; by default "demo". Images are resized as
-        the weights want it.
+        "demo" for the packaged ones, a file, or "hf:owner/name"; by default "demo". Images are resized as for
+        the training of the weights.
     layers
         Which layers of encoder and decoder to look into: the first of each, or all.
     as_json
         Print one object of JSON, and nothing else.
     """
+    messages.start()
     if preset and weights:
         raise WrongCallError("--preset: its weights are random; give either --preset or --weights")
-    weights = weights or "demo"
-    if not preset:
-        check_weights_exist(weights)
-
-    from deformable_detr.explain import trace_images
-
-    with wrong_call_for(ValueError):
-        model, preprocessing, names = _random_model(preset) if preset else _load_model(weights)
+    weights = weights or DEMO
+    start = preset or find_weights_file(weights)
     decoded, errors = _read_images(images)
-    stages = []
-    if decoded:
-        arrays = [array for _, array in decoded]
-        stages = trace_images(model, arrays, preprocessing, names, every_layer=layers == "all")
+    stages = _trace([array for _, array in decoded], start, layers == "all") if decoded else []
     if as_json:
         print_line(json.dumps({
-            "pictures": [{"file": str(path), "width": array.shape[1], "height": array.shape[0]}
-                         for path, array in decoded],
+            "pictures": [{"file": name, "width": array.shape[1], "height": array.shape[0]} for name, array in decoded],
             "errors": errors,
             "stages": [stage.to_dict() for stage in stages]}))
     elif stages:
         title = f"preset {preset}, random weights, images not resized" if preset else f"weights {weights}"
-        _print_text(title, [path for path, _ in decoded], stages)
-    return 1 if errors else 0
+        _print_text(title, [name for name, _ in decoded], stages)
+    broken = next((stage for stage in stages if not stage.is_finite), None)
+    if broken:
+        report_error(f"values that are not finite, first in {broken.name} of {broken.file}")
+    return 1 if errors or broken else 0
 
 
-def _random_model(preset: Preset) -> "tuple[DeformableDETR, None, None]":
-    """The preset's model, always with the same weights; no preprocessing and no names belong to it."""
+def _trace(images: "Sequence[np.ndarray]", start: str | Path, every_layer: bool) -> "list[Stage]":
+    """The stages of a preset, or of a file of weights."""
+    from deformable_detr.detect.runtimes import one_memory_error
+    from deformable_detr.explain import trace_images
+    from deformable_detr.weights import load
+
+    with wrong_call_for(ValueError, MemoryError), one_memory_error():
+        if isinstance(start, str):
+            return trace_images(_random_model(start), images, every_layer=every_layer)
+        model, info = load(start)
+        return trace_images(model, images, info.preprocessing, info.names, postprocessing=info.postprocessing,
+                            every_layer=every_layer)
+
+
+def _random_model(preset: str) -> "Network":
+    """The preset's model, always with the same weights."""
     import torch
 
-    from deformable_detr.papers import DeformableDETR, ModelConfig
+    from deformable_detr.papers import ModelConfig, build_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return DeformableDETR(ModelConfig.preset(preset)).eval(), None, None
+        return build_model(ModelConfig.preset(preset)).eval()
 
 
-def _load_model(weights: str) -> "tuple[DeformableDETR, Preprocessing, tuple[str, ...]]":
-    from deformable_detr.detect.detector import Detector
-
-    detector = Detector(weights, device="cpu")
-    return detector.model, detector.info.preprocessing, detector.names
-
-
-def _read_images(paths: Sequence[Path]) -> "tuple[list[tuple[Path, np.ndarray]], list[dict[str, str]]]":
-    """Those that can be read, and for each of the others its file and what is wrong with it, which is told."""
+def _read_images(sources: Sequence[str]) -> "tuple[list[tuple[str, np.ndarray]], list[dict[str, str]]]":
+    """The images that can be read, and for each of the others its file and the problem, which is printed too."""
     from deformable_detr.images import ImageError, read_image
 
     images, errors = [], []
-    for path in paths:
+    for source in sources:
         try:
-            images.append((path, read_image(path)))
+            images.append((source, read_image(source)))
         except ImageError as error:
             report_error(str(error))
-            errors.append({"file": str(path), "error": str(error)})
+            errors.append({"file": source, "error": str(error)})
     return images, errors
 
 
-def _print_text(model: str, paths: Sequence[Path], stages: "Sequence[Stage]") -> None:
+def _print_text(model: str, images: Sequence[str], stages: "Sequence[Stage]") -> None:
     """A heading for each file of the package, under it a line for each stage with its notes."""
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = UNBROKEN
+    console = output_console()
     console.print(Text(model))
-    for index, path in enumerate(paths):
-        console.print(Text(f"image {index}: {path}"))
+    for index, name in enumerate(images):
+        console.print(Text(f"image {index}: {name}"))
     console.print(Text(LEGEND, style="dim"))
     title, *rows = _aligned([("", "shape", "axes", "range"), *map(_cells, stages)])
     console.print(Text(title, style="dim"))

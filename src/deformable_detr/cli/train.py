@@ -1,75 +1,78 @@
 """`ddetr train`: a data set in, weights out."""
 
+import logging
 import shlex
-from dataclasses import asdict, field, fields, make_dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from deformable_detr import __version__
 from deformable_detr.cli.app import (
     INTERRUPTED,
+    USUAL,
+    LocalPath,
+    MessageFlags,
     WrongCallError,
     app,
     command_line,
-    is_first_process,
-    log_to_stderr,
     print_line,
     report_error,
-    wrong_call_for,
 )
-from deformable_detr.papers.config import ModelConfig
+from deformable_detr.cli.train_flags import ModelFlags, RecipeFlags, given
+from deformable_detr.datasets.findings import DataError
+from deformable_detr.papers.config import Preset
+from deformable_detr.progress import Progress
+from deformable_detr.training.processes import is_first_process
 from deformable_detr.training.recipe import Recipe
+from deformable_detr.training.run_folder import FolderUsedError, RunFolder, SettingsChangedError
+from deformable_detr.training.start import PRETRAINED, Start
+from deformable_detr.weights.sources import DEMO, HUB_PREFIX
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from deformable_detr.datasets.findings import Findings
+    from deformable_detr.datasets.folder import DataFolder
     from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.preprocessing import Preprocessing
     from deformable_detr.training import Training
-    from deformable_detr.training.run_folder import RunFolder
-    from deformable_detr.training.start import Start
+    from deformable_detr.training.choices import Plan
 
-Preset = Literal["single-scale", "single-scale-dc5", "multi-scale", "refine", "two-stage"]
+logger = logging.getLogger(__name__)
+
+NmsThreshold = Annotated[float | None, Parameter(validator=validators.Number(gt=0, lte=1))]
 Pixels = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
-
-
-def _optional(name: str, settings: Any, without: str = "") -> Any:
-    """A dataclass with the fields and the documentation of another one; None stands for what nobody said."""
-    return make_dataclass(name, [(part.name, part.type | None, field(default=None))  # type: ignore[operator]
-                                 for part in fields(settings) if part.name != without],
-                          namespace={"__module__": __name__, "__doc__": settings.__doc__})
-
-
-_MODEL: Any = _optional("ModelChanges", ModelConfig, without="num_classes")   # which the data knows
-_RECIPE: Any = _optional("RecipeChanges", Recipe)
-ModelChanges = Annotated[_MODEL | None, Parameter(name="*", group="Model (by default as the preset says)")]
-RecipeChanges = Annotated[_RECIPE | None, Parameter(name="*", group="Recipe (by default chosen; with --preset the "
-                                                                    "published one)")]
+Model = Annotated[ModelFlags | None, Parameter(name="*", group="Model (by default that of the preset)")]
+RecipeGroup = Annotated[RecipeFlags | None, Parameter(name="*", group="Recipe (by default chosen; with --preset the "
+                                                                      "published one)")]
 
 
 @app.command
-def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs/train"), resume: bool = False,
-          force: bool = False, weights: str | None = None, backbone_weights: str | None = None, size: Pixels = None,
-          max_size: Pixels = None, model: ModelChanges = None, recipe: RecipeChanges = None) -> int:
+def train(data: LocalPath, /, *, preset: Preset | None = None, out: LocalPath = Path("runs/train"),
+          resume: bool = False, force: bool = False, weights: str | None = None, backbone_weights: str | None = None,
+          size: Pixels = None, max_size: Pixels = None, nms_threshold: NmsThreshold = None, model: Model = None,
+          recipe: RecipeGroup = None, messages: MessageFlags = USUAL) -> int:
     """Train a detector on a data set.
 
-    What no flag says is chosen for the data and the machine, printed with its reason, and kept in the run's folder.
+    What no flag decides is chosen for the data and the machine, printed with its reason, and kept in the run's folder.
 
     Parameters
     ----------
     data
         The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
     preset
-        One of the published detectors, and the published recipe; with --weights the recipe alone.
+        One of the published detectors, and the published recipe; with --weights the recipe only.
     out
         The folder for weights, curves, numbers and images of this run.
     resume
-        Go on where the run in the folder stands; the other settings must be those of the run.
+        Continue the run in the folder where it was; the other settings must be those of the run.
     force
-        With --resume, take other settings for what is left of the run.
+        With --resume, accept other settings for the rest of the run.
     weights
-        Start from this detector ("demo", a file, or "hf:owner/name"); the heads of other classes start anew.
+        Start from this detector ("demo", a file, or "hf:owner/name"); classes that it does not know start anew.
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
@@ -77,26 +80,140 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
         --backbone-weights or a flag of the model, else chosen for the data and the machine.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
+    nms_threshold
+        Of two boxes of a class with a higher IoU keep only the better one, in all uses of the weights; 1 keeps both.
     """
-    log_to_stderr()
-    changes, said = _said(model), _said(recipe)
-    with wrong_call_for(ValueError, OSError):
-        from deformable_detr.datasets.findings import DataError
-        from deformable_detr.training.machine import is_out_of_memory, reason_to_stop
-        from deformable_detr.training.run_folder import RunFolder
-        from deformable_detr.training.start import Start
+    messages.start()
+    with _wrong_calls(data):
+        start = Start(preset, given(model), weights, backbone_weights, size, max_size, nms_threshold)
+        call = Call(data, start, given(recipe), RunFolder(out), resume, force, messages.progress)
+        _refuse_early(call)
+    with ExitStack() as stack:
+        with _wrong_calls(data):
+            training = _open(call, stack)
+        return _run(training, messages.progress)
 
-        start = Start(preset, changes, weights, backbone_weights, size, max_size)
-        try:
-            training = _prepare(data, start, said, RunFolder(out))
-        except DataError as error:
-            raise WrongCallError(f"{error} (ddetr check {shlex.quote(str(data))} tells all)") from error
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise WrongCallError(f"out of memory before the first step ({error}): lower what makes the model "
-                                 "large, such as --width") from error
-        training.begin(resume=resume, force=force)
+
+@dataclass(frozen=True)
+class Call:
+    """What a user asks for."""
+
+    data: Path
+    start: Start
+    settings: dict[str, Any]    # of the recipe
+    folder: RunFolder
+    resume: bool
+    force: bool
+    progress: Progress
+
+
+def _refuse_early(call: Call) -> None:
+    """Refuse what can be seen to be wrong before the seconds that torch takes to import."""
+    if not call.data.exists():
+        raise WrongCallError(f"{call.data}: expected the folder of a data set, got nothing")
+    for flag, value in (("--weights", call.start.weights), ("--backbone-weights", call.start.backbone_weights)):
+        is_named = value in (None, DEMO, PRETRAINED) or str(value).startswith(HUB_PREFIX)
+        if value is not None and not is_named and not Path(value).is_file():
+            raise WrongCallError(f"{flag}: {value}: no such file")
+    strong = {"augmentation": "strong"} if call.settings.get("plain_epochs") else {}   # it would be chosen
+    Recipe(**{**strong, **call.settings})
+    if call.resume:
+        call.folder.check_state()
+    elif is_first_process():    # another may be late, and see what the first has begun to write
+        call.folder.check_new()
+
+
+@contextmanager
+def _wrong_calls(data: Path) -> Iterator[None]:
+    """What ends a call before its first step, in one line; the library's words become those of the command line."""
+    try:
+        yield
+    except DataError as error:
+        raise WrongCallError(f"{error} (for the full list run ddetr check {shlex.quote(str(data))})") from error
+    except SettingsChangedError as error:
+        raise WrongCallError(f"{error} (--force accepts them)") from error
+    except FolderUsedError as error:
+        raise WrongCallError(f"{error} (choose another --out, or go on with a run by --resume)") from error
+    except (ValueError, OSError) as error:
+        raise WrongCallError(str(error)) from error
+    except (RuntimeError, MemoryError) as error:
+        from deformable_detr.training.machine import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        raise WrongCallError(f"out of memory before the first step ({error}): lower what makes the model "
+                             "large, such as --width") from error
+
+
+def _open(call: Call, stack: ExitStack) -> "Training":
+    """A training as far as its first step; what it holds is left with `stack`."""
+    from deformable_detr.datasets.findings import Findings
+    from deformable_detr.datasets.folder import DataFolder
+    from deformable_detr.loading.dataset import DetectionDataset
+    from deformable_detr.training.choices import plan_training
+    from deformable_detr.training.machine import accelerator_for
+    from deformable_detr.training.opening import opened_run
+
+    findings = Findings(strict=True)
+    source = DataFolder(call.data, findings, call.progress)
+    whole = DetectionDataset(source, "train", findings=findings)
+    plan = plan_training(call.start, call.settings, whole.annotations)
+    _log_choices(plan)
+    accelerator = stack.enter_context(accelerator_for(plan.recipe, call.folder.path))
+    training = _build(call, plan, whole, source, findings, accelerator)
+    stack.enter_context(opened_run(training, resume=call.resume, force=call.force))
+    return training
+
+
+def _log_choices(plan: "Plan") -> None:
+    if plan.reasons:
+        logger.info("chosen, as no flag decides otherwise:")
+    for name, reason in plan.reasons.items():
+        logger.info("  --%s %s", name.replace("_", "-"), reason)
+
+
+def _build(call: Call, plan: "Plan", whole: "DetectionDataset", source: "DataFolder", findings: "Findings",
+           accelerator: "Accelerator") -> "Training":
+    from deformable_detr.loading.augmentation import train_transform
+    from deformable_detr.loading.dataset import DetectionDataset
+    from deformable_detr.loading.transforms import eval_transform
+    from deformable_detr.training import Training
+    from deformable_detr.weights import ModelInfo
+
+    origin, recipe = plan.origin, plan.recipe
+    augmentation = train_transform(recipe.augmentation, origin.preprocessing, recipe.flip,
+                                   quarter_turns=recipe.quarter_turns)
+    training_data = whole.with_transform(augmentation)
+    validation_data = DetectionDataset(source, "val", eval_transform(origin.preprocessing), findings)
+    _check_data(training_data, validation_data, plan, findings)
+    model = origin.model(training_data.names, recipe.seed)
+    provenance = {"data": call.data.resolve().name, "command": command_line.get(), "version": __version__}
+    provenance |= {f"chosen {setting}": reason for setting, reason in plan.reasons.items()}
+    info = ModelInfo(training_data.names, training_data.category_ids, origin.preprocessing, provenance,
+                     origin.postprocessing)
+    return Training(accelerator, model, info, training_data, validation_data, recipe, call.folder, call.progress)
+
+
+def _check_data(training_data: "DetectionDataset", validation_data: "DetectionDataset", plan: "Plan",
+                findings: "Findings") -> None:
+    """Add to what reading the annotations found what they mean for this training, and print all of it once.
+
+    Raises DataError if the training would be useless.
+    """
+    from deformable_detr.check import Limits, check_splits
+
+    splits = {"train": training_data.annotations, "val": validation_data.annotations}
+    config = plan.origin.config
+    check_splits(splits, Limits(plan.origin.preprocessing, config.num_queries, config.finest_stride), findings)
+    if is_first_process():
+        findings.log()
+
+
+def _run(training: "Training", progress: Progress) -> int:
+    """Train, and report; the exit code."""
+    from deformable_detr.training.machine import reason_to_stop
+    from deformable_detr.training.run_report import report_run
+
     try:
         training.train()
     except KeyboardInterrupt:
@@ -109,61 +226,13 @@ def train(data: Path, /, *, preset: Preset | None = None, out: Path = Path("runs
         report_error(f"{reason}; {_how_to_go_on(training.folder)}")
         return 1
     if training.is_first:
-        from deformable_detr.training.run_report import report_run
-
-        report_run(training)
+        report_run(training, progress)
         best = shlex.quote(str(training.folder.best))
-        print_line(f"best AP {training.standing.best_ap:.3f}: ddetr detect IMAGE --weights {best}")
+        print_line(f"best AP {training.status.best_ap:.3f}: ddetr detect IMAGE --weights {best}")
     return 0
 
 
-def _how_to_go_on(folder: "RunFolder") -> str:
+def _how_to_go_on(folder: RunFolder) -> str:
     if folder.state.exists():
         return f"what was saved is in {folder.path}, and --resume goes on from there"
     return f"nothing was saved in {folder.path} for --resume to go on from"
-
-
-def _prepare(data: Path, start: "Start", said: dict[str, Any], folder: "RunFolder") -> "Training":
-    from deformable_detr.datasets.findings import Findings
-    from deformable_detr.datasets.folder import DataFolder
-    from deformable_detr.loading.augmentation import train_transform
-    from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.loading.transforms import eval_transform
-    from deformable_detr.training import Training
-    from deformable_detr.training.choices import choose
-    from deformable_detr.weights import ModelInfo
-
-    findings = Findings(strict=True)
-    source = DataFolder(data, findings)
-    training_data = DetectionDataset(source, "train", findings=findings)
-    start, recipe, reasons = choose(start, said, training_data.annotations)
-    training_data.transform = train_transform(recipe.augmentation, start.preprocessing)
-    validation_data = DetectionDataset(source, "val", eval_transform(start.preprocessing), findings)
-    model = start.model(training_data.names, recipe.seed)
-    _check(training_data, validation_data, start.preprocessing, model.config, findings)
-    info = ModelInfo(training_data.names, training_data.category_ids, start.preprocessing,
-                     {**_provenance(data), **{f"chosen {setting}": reason for setting, reason in reasons.items()}})
-    return Training(model, info, training_data, validation_data, recipe, folder)
-
-
-def _check(training_data: "DetectionDataset", validation_data: "DetectionDataset", preprocessing: "Preprocessing",
-           config: ModelConfig, findings: "Findings") -> None:
-    """Add what the annotations make one expect of the training to what reading them found, and say all of it once.
-
-    Raises DataError where the training would be for nothing.
-    """
-    from deformable_detr.check import Limits, check_splits
-
-    splits = {"train": training_data.annotations, "val": validation_data.annotations}
-    check_splits(splits, Limits(preprocessing, config.num_queries, config.finest_stride), findings)
-    if is_first_process():
-        findings.log()
-
-
-def _said(settings: Any) -> dict[str, Any]:
-    """What the user has said of a group of settings."""
-    return {name: value for name, value in asdict(settings).items() if value is not None} if settings else {}
-
-
-def _provenance(data: Path) -> dict[str, str]:
-    return {"data": data.resolve().name, "command": command_line.get(), "version": __version__}

@@ -1,5 +1,6 @@
 """Images in, detections in their own pixels out."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -7,37 +8,50 @@ from typing import overload
 import numpy as np
 import torch
 
+from deformable_detr.detect.runtimes import TorchRuntime
 from deformable_detr.detections import Detections
-from deformable_detr.images import ImageSource, read_image
-from deformable_detr.papers import DeformableDETR
+from deformable_detr.images import ImageSource, is_single_image, iterate_images, read_image
+from deformable_detr.model.network import Network
 from deformable_detr.preprocessing import prepare_image
-from deformable_detr.structures import ImageBatch, Predictions
+from deformable_detr.structures import ImageBatch
+from deformable_detr.text import printable
 from deformable_detr.weights import ModelInfo, load
 from deformable_detr.weights.sources import DEMO, find_weights
 
-
+SHOWN_NAMES = 7     # of the classes
 class Detector:
-    """A model with all that belongs to it, ready for images.
+    """A model and what is known about it, ready for images.
 
     `weights` is "demo" for those in the package, the path of a file that `deformable_detr.weights.save` or
-    `ddetr train` wrote, or "hf:owner/name" for the Hugging Face Hub. `device` "auto" takes the GPU when there
-    is one. The model is made ready for looking: to train or save one, `deformable_detr.weights.load` it.
-    Raises WeightsError when there are no such weights, ValueError when there is no such device.
+    `ddetr train` wrote, or "hf:owner/name" for the Hugging Face Hub. `device` "auto" is the GPU if there is one.
+    `model` stays as it was loaded and can be saved: images are run through a private copy.
+    Raises WeightsError if there are no such weights, ValueError if there is no such device.
     """
 
     def __init__(self, weights: str | Path = DEMO, device: str = "auto") -> None:
-        self.device = _find_device(device)
-        model, self.info = load(find_weights(weights))
-        self.model = model.to(self.device).eval()
-        self.model.backbone.fold_batch_norm()
+        found = _find_device(device)
+        model, info = load(find_weights(weights))
+        self._set(model.to(found), info)
 
     @classmethod
-    def from_model(cls, model: DeformableDETR, info: ModelInfo) -> "Detector":
-        """A detector around a model where it is, such as one in training: its mode is left alone."""
+    def from_model(cls, model: Network, info: ModelInfo) -> "Detector":
+        """A detector with the weights that `model` has now, on its device."""
         detector = cls.__new__(cls)
-        detector.device = next(model.parameters()).device
-        detector.model, detector.info = model, info
+        detector._set(model, info)
         return detector
+
+    def _set(self, model: Network, info: ModelInfo) -> None:
+        self.model, self.info = model, info
+        self.runtime = TorchRuntime(model)
+        self.device = self.runtime.device
+
+    def __repr__(self) -> str:
+        info = self.info
+        names = ", ".join(map(printable, info.names[:SHOWN_NAMES])) + (", ..." if len(info.names) > SHOWN_NAMES else "")
+        before, after = info.preprocessing, info.postprocessing
+        nms = "" if after.nms_threshold == 1 else f", NMS above IoU {after.nms_threshold:g}"
+        return (f"Detector({type(self.model).__name__} on {self.device}, {len(info.names)} classes: {names}; "
+                f"images resized to {before.size}, at most {before.max_size}; threshold {after.threshold:g}{nms})")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -45,38 +59,37 @@ class Detector:
         return self.info.names
 
     @overload
-    def __call__(self, source: ImageSource, threshold: float = 0.5, top_k: int = 100) -> Detections: ...
+    def __call__(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> Detections: ...
 
     @overload
-    def __call__(self, source: list[ImageSource], threshold: float = 0.5,
+    def __call__(self, source: Iterable[ImageSource], threshold: float | None = None,
                  top_k: int = 100) -> list[Detections]: ...
 
-    def __call__(self, source: ImageSource | list[ImageSource], threshold: float = 0.5,
+    def __call__(self, source: ImageSource | Iterable[ImageSource], threshold: float | None = None,
                  top_k: int = 100) -> Detections | list[Detections]:
-        """What is in an image (or in each of a list): the `top_k` best, of these all that reach `threshold`.
+        """The detections in an image, or a list of them for an iterable or a batch of images.
 
-        An image is what `deformable_detr.images.read_image` accepts. Each is looked at on its own, so
-        that its detections do not depend on its neighbours. Raises ImageError for an image that cannot be
-        read, ValueError for a threshold outside of [0, 1] or a `top_k` below 1.
+        These are the `top_k` best with a score of at least `threshold`, by default the one kept with the weights.
+        An image is anything that `deformable_detr.images.read_image` accepts. Each is run alone, so that its
+        detections do not depend on the others. Raises ImageError for an image that cannot be read, ValueError for
+        a threshold outside [0, 1], a `top_k` below 1, or predictions that are not finite, MemoryError for an image
+        that is too large.
         """
+        threshold = self.info.postprocessing.threshold if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold: expected a value in [0, 1], got {threshold}")
         if top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
-        if isinstance(source, list):
-            return [self._detect(image, threshold, top_k) for image in source]
-        return self._detect(source, threshold, top_k)
+        found = [self._detect(image, threshold, top_k) for image in iterate_images(source)]
+        return found[0] if is_single_image(source) else found
 
-    @torch.inference_mode()
     def _detect(self, source: ImageSource, threshold: float, top_k: int) -> Detections:
         image = read_image(source)
         height, width = image.shape[:2]
         preprocessing = self.info.preprocessing
-        prepared = prepare_image(image, preprocessing).to(self.device)
-        batch = ImageBatch.from_images([prepared], size_divisor=preprocessing.divisor)
-        predictions: Predictions = self.model(batch)
-        found = predictions.detections([(height, width)], top_k, self.names, self.model.config.nms_threshold)[0]
-        found = found.above(threshold)
+        batch = ImageBatch.from_images([prepare_image(image, preprocessing)], size_divisor=preprocessing.divisor)
+        found = self.runtime.run(batch).detections([(height, width)], top_k, self.names,
+                                                   self.info.postprocessing.nms_threshold)[0].above(threshold)
         inside = np.clip(found.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
         return replace(found, boxes=inside)
 
@@ -88,7 +101,7 @@ def _find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()   # on "meta" there is no value to have
+        torch.zeros(1, device=device).item()   # which "meta" refuses
     except (RuntimeError, AssertionError) as error:   # the second from builds of torch without CUDA
         raise ValueError(f"device: {name!r} is not available here ({str(error).splitlines()[0]})") from None
     return device

@@ -1,4 +1,4 @@
-"""Stages of the way from image to box, noted by hooks while the model runs as ever."""
+"""Stages from image to box, recorded by hooks while the model runs."""
 
 import inspect
 import sys
@@ -21,17 +21,23 @@ PACKAGE = Path(deformable_detr.__file__).parent
 
 @dataclass(frozen=True)
 class Stage:
-    """What is left of one tensor: where it was made, how it was shaped, how far its values reach."""
+    """What is kept of a tensor: where it was computed, its shape and its range."""
 
-    file: str                  # of the package, as in "model/pyramid.py"
-    part: str                  # which use of that file, as in "encoder layer 0", or nothing
+    source: str                # the class or function that computed it, such as "PyramidBuilder"
+    file: str                  # where that is now, such as "model/pyramid.py"
+    part: str                  # which use of that file, such as "encoder layer 0", or nothing
     name: str
-    axes: str                  # a word for each dimension, after the legend in structures.py
+    axes: str                  # a word for each dimension, see the legend in structures.py
     shape: tuple[int, ...]
     dtype: str
-    low: float                 # the least value and the greatest; NaN where any value is
+    low: float                 # the least and the greatest value; NaN if any value is
     high: float
-    notes: tuple[str, ...]     # lines of what else is worth knowing
+    notes: tuple[str, ...]     # lines
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all values are."""
+        return isfinite(self.low) and isfinite(self.high)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the bounds as `min` and `max`; None stands for NaN and infinity."""
@@ -42,9 +48,9 @@ class Stage:
 
 
 class Recorder:
-    """Collects `stages` in the order in which they come about; at the end of its `with` block no hook is left.
+    """Collects `stages` in the order in which they are computed; removes its hooks at the end of its `with` block.
 
-    A `source` is the part of the model, or the function, whose file a stage belongs to.
+    A `source` is the part of the model, or the function, that computes a stage.
     """
 
     def __init__(self) -> None:
@@ -59,31 +65,35 @@ class Recorder:
 
     def add(self, source: Any, name: str, axes: str, values: Shaped[Tensor | np.ndarray, "..."],
             *notes: str, part: str = "") -> None:
-        """Record `values`, of which there is at least one."""
+        """Record `values`; there must be at least one."""
         tensor = torch.as_tensor(values)
         low, high = (float(bound) for bound in tensor.aminmax())
-        self.stages.append(Stage(_file_of(source), part, name, axes, tuple(tensor.shape),
+        self.stages.append(Stage(_name_of(source), _file_of(source), part, name, axes, tuple(tensor.shape),
                                  str(tensor.dtype).removeprefix("torch."), low, high, notes))
 
-    def before(self, module: nn.Module, tell: Callable[[dict[str, Any]], None]) -> None:
-        """Call `tell` with the arguments of `module`, by name, whenever it is about to run."""
+    def before(self, module: nn.Module, report: Callable[[dict[str, Any]], None]) -> None:
+        """Call `report` with the arguments of `module`, by name, before each of its calls."""
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            tell(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
+            report(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
         self._hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
-    def after(self, module: nn.Module, tell: Callable[[Any], None]) -> None:
-        """Call `tell` with what `module` returns, whenever it has run."""
+    def after(self, module: nn.Module, report: Callable[[Any], None]) -> None:
+        """Call `report` with what `module` returns, after each of its calls."""
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            tell(output)   # whatever it returns is not handed on: torch would put that in the output's place
+            report(output)   # its result is not returned: torch would take that for the module's output
 
         self._hooks.callback(module.register_forward_hook(hook).remove)
 
     def output(self, module: nn.Module, source: Any, name: str, axes: str, *notes: str,
                part: str = "", last: tuple[int, ...] = ()) -> None:
-        """Record the one tensor that `module` returns, its last dimension divided into `last`."""
+        """Record the tensor that `module` returns, its last dimension divided into `last`."""
         self.after(module, lambda values: self.add(
             source, name, axes, values.unflatten(-1, last) if last else values, *notes, part=part))
+
+
+def _name_of(source: Any) -> str:
+    return getattr(source, "__name__", type(source).__name__)
 
 
 def _file_of(source: Any) -> str:
