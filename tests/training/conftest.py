@@ -1,24 +1,18 @@
 """A data set of four small images with a white square each, and a training on it that takes seconds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from accelerate.state import AcceleratorState
 
 from deformable_detr.cli import main
 from helpers.models import SMALL
 
 SIDE = 64
-
-
-@pytest.fixture(autouse=True)
-def forget_accelerate() -> None:
-    """Accelerate keeps the precision of the first training of a process for all others."""
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
@@ -40,6 +34,7 @@ def squares(tmp_path: Path) -> Path:
     content = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
     for split in ("train", "val"):
         (folder / f"{split}.json").write_text(json.dumps(content))
+    shutil.copytree(folder / "images", folder / "val")      # a training refuses files that are in both splits
     return folder
 
 

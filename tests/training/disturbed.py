@@ -25,7 +25,7 @@ learn = Step.__call__
 
 
 def disturb(happening: Callable[[Step, int], None]) -> None:
-    """Let `happening` know of each step, counted from 0, before it is done."""
+    """Call `happening` before each step, counted from 0."""
     counter = iter(range(10**9))
 
     def disturbed(self: Step, batches: Any, seed: int) -> Any:
@@ -74,6 +74,18 @@ def poison(file_name: str) -> None:
     Step._finite_losses = poisoned
 
 
+def overflow(rank: str) -> None:
+    """A gradient of one process is infinite, though its loss is not."""
+    backward = Step._backward
+
+    def overflowed(self: Step, batches: Any) -> Any:
+        if os.environ["RANK"] == rank:
+            self.model.module.pyramid.level_embedding.register_hook(lambda gradient: gradient * torch.inf)
+        return backward(self, batches)
+
+    Step._backward = overflowed
+
+
 def whole(gradient: torch.Tensor) -> torch.Tensor:
     """All of a gradient that may be spread over processes."""
     return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
@@ -103,6 +115,6 @@ def record(path: str) -> None:
 
 if __name__ == "__main__":
     happenings = {"kill": kill, "fill-disk": fill_disk, "vanish": vanish, "lose-worker": lose_worker,
-                  "poison": poison, "record": record}
+                  "poison": poison, "overflow": overflow, "record": record}
     happenings[sys.argv[1]](sys.argv[2])
     sys.exit(main(sys.argv[3:]))

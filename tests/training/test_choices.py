@@ -1,4 +1,4 @@
-"""What `ddetr train` chooses where no flag says: all of it where nothing is said, nothing of what is."""
+"""What `ddetr train` chooses: all that is left open, nothing that a flag decides."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.image_list import ImageList, ImageRecord
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.training import Recipe
-from deformable_detr.training.choices import choose
+from deformable_detr.training.choices import plan_training
 from deformable_detr.training.start import Start
 from deformable_detr.weights import load
 
@@ -47,62 +47,66 @@ def test_without_a_flag_the_packaged_detector_learns_the_new_classes(
 
 def test_a_preset_means_the_published_recipe(annotations: Annotations) -> None:
     start = Start("multi-scale")
-    assert choose(start, {}, annotations) == (start, Recipe(), {})
-    assert choose(start, {"epochs": 3}, annotations)[1] == Recipe(epochs=3)
+    plan = plan_training(start, {}, annotations)
+    assert (plan.start, plan.recipe, plan.reasons) == (start, Recipe(), {})
+    assert plan_training(start, {"epochs": 3}, annotations).recipe == Recipe(epochs=3)
 
 
-def test_what_weights_leave_open_says_nothing_of_the_start(annotations: Annotations) -> None:
-    start, _, reasons = choose(Start(changes={"nms_threshold": 0.6}), {}, annotations)
-    assert start.weights == "demo"
-    assert "weights" in reasons
-    assert start.config.nms_threshold == 0.6
+def test_settings_that_weights_leave_open_do_not_decide_the_start(annotations: Annotations) -> None:
+    plan = plan_training(Start(changes={"dropout": 0.2}, nms_threshold=0.6), {}, annotations)
+    assert plan.start.weights == "demo"
+    assert "weights" in plan.reasons
+    assert plan.origin.config.dropout == 0.2
+    assert plan.origin.postprocessing.nms_threshold == 0.6
 
 
 @pytest.mark.parametrize("start", [
     Start(weights="demo"), Start(changes={"backbone": "test_resnet"}), Start(backbone_weights="pretrained")])
-def test_who_says_where_to_start_keeps_the_start_and_its_size(start: Start, annotations: Annotations) -> None:
-    kept, recipe, reasons = choose(start, {}, annotations)
-    assert kept == start
-    assert recipe.schedule == "cosine"
-    assert not {"weights", "size"} & reasons.keys()
+def test_a_start_that_is_asked_for_is_kept_with_its_size(start: Start, annotations: Annotations) -> None:
+    plan = plan_training(start, {}, annotations)
+    assert plan.start == start
+    assert plan.recipe.schedule == "cosine"
+    assert not {"weights", "size"} & plan.reasons.keys()
 
 
 def test_a_flag_wins_over_every_choice(annotations: Annotations) -> None:
     start, published = Start(changes={"backbone": "test_resnet"}), asdict(Recipe())
-    _, chosen, reasons = choose(start, {}, annotations)
-    assert chosen.denoising_queries > 0
-    for name in reasons:
-        _, recipe, others = choose(start, {name: published[name]}, annotations)
-        assert getattr(recipe, name) == published[name]
-        assert name not in others
-    assert choose(Start(size=100), {}, annotations)[0].size == 100
+    chosen = plan_training(start, {}, annotations)
+    assert chosen.recipe.denoising_queries > 0
+    for name in chosen.reasons:
+        plan = plan_training(start, {name: published[name]}, annotations)
+        assert getattr(plan.recipe, name) == published[name]
+        assert name not in plan.reasons
+    assert plan_training(Start(size=100), {}, annotations).start.size == 100
 
 
 def test_choices_follow_the_data(annotations: Annotations) -> None:
-    recipes = [choose(Start(changes={"backbone": "test_resnet"}), {}, many(annotations, count))[1]
+    recipes = [plan_training(Start(changes={"backbone": "test_resnet"}), {}, many(annotations, count)).recipe
                for count in (2, 50, 300, 3000, 50_000)]
     epochs = [recipe.epochs for recipe in recipes]
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[0] > epochs[-1]
     assert [recipe.augmentation for recipe in recipes] == ["strong"] * 4 + ["small"]
-    warmups = [choose(Start(changes={"backbone": "test_resnet"}), said, many(annotations, 200))[1].warmup_steps
-               for said in ({"epochs": 10, "batch_size": 2}, {"epochs": 10, "total_batch": 20})]
+    start = Start(changes={"backbone": "test_resnet"})
+    warmups = [plan_training(start, given, many(annotations, 200)).recipe.warmup_steps
+               for given in ({"epochs": 10, "batch_size": 2}, {"epochs": 10, "total_batch": 20})]
     assert warmups == [100, 10]   # a tenth of the steps
-    sizes = [choose(Start(), {}, many(annotations, 9, 2 * side, side))[0].preprocessing.size for side in (20, 200, 900)]
+    sizes = [plan_training(Start(), {}, many(annotations, 9, 2 * side, side)).origin.preprocessing.size
+             for side in (20, 200, 900)]
     assert sizes[:2] == [32, 192]
     assert sizes[2] % 32 == 0
     assert 192 < sizes[2] < 900
 
 
 def test_choices_that_exclude_each_other(annotations: Annotations) -> None:
-    assert choose(Start(), {"shard": True}, annotations)[1].ema_decay == 0
-    assert choose(Start(), {"augmentation": "small"}, annotations)[1].plain_epochs == 0
+    assert plan_training(Start(), {"shard": True}, annotations).recipe.ema_decay == 0
+    assert plan_training(Start(), {"augmentation": "small"}, annotations).recipe.plain_epochs == 0
     one_stage = Start(changes={"backbone": "test_resnet", "two_stage": False})
-    assert choose(one_stage, {}, annotations)[1].denoising_queries == 0
+    assert plan_training(one_stage, {}, annotations).recipe.denoising_queries == 0
 
 
-def test_what_no_training_can_use_is_refused_as_ever(squares: Path, tmp_path: Path,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_that_is_impossible_is_refused(squares: Path, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--batch-size=0", "--epochs=0"):
         assert main(["train", str(squares), flag, f"--out={tmp_path / 'run'}"]) == 2
         assert "expected at least 1, got 0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Noisy boxes: how noisy, which object each stands for, and what is learned from them."""
+"""Denoising: how noisy the boxes are, which object each belongs to, and what is learned from them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_slots_of_a_batch() -> None:
         assert (distance <= targets[0].boxes[index, 2:].repeat(2)).all()
 
 
-def test_a_image_does_not_depend_on_its_neighbours() -> None:
+def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:
     targets = random_targets(3, 0, 2)
     torch.manual_seed(0)
     together = build_denoising(targets, 16)
@@ -113,7 +113,7 @@ def test_losses_against_a_plain_loop() -> None:
     assert losses.total.item() == pytest.approx(plain.total.item() + added)
 
 
-def test_a_perfect_answer_costs_next_to_nothing() -> None:
+def test_perfect_predictions_have_almost_no_loss() -> None:
     targets = random_targets(3)
     noise = build_denoising(targets, 12)
     right = noise.objects >= 0
@@ -186,11 +186,11 @@ def test_a_nan_among_the_noise_is_named(train: Train, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (("--preset", "refine", "--denoising-queries", 8), "denoising_queries: expected 0 without two_stage"),
+    (("--preset", "refine", "--denoising-queries", 8), "denoising_queries: expected 0, since"),
     (("--denoising-queries", 1), "denoising_queries: expected 0 or at least 2"),
     (("--proposal-repeats", 0), "proposal_repeats: expected at least 1, got 0"),
 ])
-def test_what_cannot_be_asked(train: Train, tmp_path: Path, flags: tuple[object, ...], message: str,
-                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_settings(train: Train, tmp_path: Path, flags: tuple[object, ...], message: str,
+                             capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--out", tmp_path / "run", *flags) == 2
     assert message in capsys.readouterr().err

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import deformable_detr
+from deformable_detr.training.run_lock import run_lock
 
 Flags = list[str]
 
@@ -97,8 +98,8 @@ def test_accumulation_does_what_a_large_batch_does(flags: Callable[..., Flags], 
 def test_evaluation_on_two_processes_counts_every_image_once(tmp_path: Path) -> None:
     """Of weights that know the animals; nothing is learned."""
     data = tmp_path / "data"
-    shutil.copytree(PACKAGED_IMAGES, data / "images")
     for split in ("train", "val"):
+        shutil.copytree(PACKAGED_IMAGES, data / "images" / split)
         shutil.copy(PACKAGED_TRUTH, data / f"{split}.json")
 
     def flags(out: Path) -> Flags:
@@ -150,6 +151,21 @@ def test_a_nan_in_one_process_stops_all_with_its_name(flags: Callable[..., Flags
         assert code == 1
         assert "2.png" in error
         assert "Traceback" not in error
+
+
+def test_a_gradient_that_overflows_in_one_process_stops_all(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    for code, error in ranks(2, "overflow", 1, flags("--out", tmp_path / "run", "--batch-size", 1)):
+        assert code == 1
+        assert "the gradient of a step with the images '" in error
+        assert "Traceback" not in error
+
+
+def test_all_processes_are_refused_where_another_run_writes(flags: Callable[..., Flags], tmp_path: Path) -> None:
+    with run_lock(tmp_path / "run"):
+        results = ranks(2, "record", tmp_path / "two.st", flags("--out", tmp_path / "run", "--batch-size", 1))
+    for code, error in results:
+        assert code == 2
+        assert "another process is writing a run into it" in error
 
 
 def test_a_process_that_dies_ends_the_others(flags: Callable[..., Flags], tmp_path: Path) -> None:

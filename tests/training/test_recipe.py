@@ -9,10 +9,16 @@ from deformable_detr.training import Recipe, build_optimizer
 from helpers.models import small_model
 
 
-def test_step_schedule() -> None:
-    recipe = Recipe(epochs=50, drop_epoch=40)
-    assert recipe.rate_factor(0, 10) == recipe.rate_factor(399, 10) == 1
-    assert recipe.rate_factor(400, 10) == recipe.rate_factor(499, 10) == 0.1
+@pytest.mark.parametrize(("epochs", "drop_epoch"), [(50, 40), (100, 40), (10, 1)])
+def test_step_schedule_is_that_of_the_published_code(epochs: int, drop_epoch: int) -> None:
+    recipe = Recipe(epochs=epochs, drop_epoch=drop_epoch)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, drop_epoch)
+    for epoch in range(epochs):
+        rates = [recipe.rate_factor(10 * epoch + step, 10) for step in (0, 9)]
+        assert rates == pytest.approx([scheduler.get_last_lr()[0]] * 2)
+        optimizer.step()
+        scheduler.step()
 
 
 def test_cosine_schedule_with_warmup() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 import yaml
 
 from deformable_detr.cli import main
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.kinds import Fault
+from deformable_detr.detections import Postprocessing
 from deformable_detr.images import read_image
 from deformable_detr.structures import Predictions
-from deformable_detr.training.run_folder import RunError, RunFolder
-from deformable_detr.training.start import Start, load_backbone
+from deformable_detr.training.backbones import load_backbone
+from deformable_detr.training.origin import read_origin
+from deformable_detr.training.start import Start
 from deformable_detr.training.step import Step
 from deformable_detr.weights import ModelInfo, WeightsError, load, save
 from helpers.models import small_model
@@ -62,30 +65,6 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(train: Train, tmp_path: Path) 
     assert len((tmp_path / "parts" / "metrics.csv").read_text().splitlines()) == 4
 
 
-def test_other_classes_renew_only_the_class_heads(train: Train, tmp_path: Path, squares: Path,
-                                                  caplog: pytest.LogCaptureFixture) -> None:
-    assert train("--out", tmp_path / "first", "--epochs", 1) == 0
-    for split in ("train", "val"):
-        file = squares / f"{split}.json"
-        content = json.loads(file.read_text())
-        content["categories"].append({"id": 9, "name": "circle"})
-        file.write_text(json.dumps(content))
-    weights = tmp_path / "first" / "last.safetensors"
-    assert train("--out", tmp_path / "second", "--epochs", 1, "--weights", weights, "--learning-rate", 0,
-                 "--backbone-learning-rate", 0) == 0
-    assert "their class heads start anew" in caplog.text
-    (old, _), (new, info) = load(weights), load(tmp_path / "second" / "last.safetensors")
-    assert info.names == ("square", "circle")
-    for name, tensor in new.state_dict().items():
-        before = old.state_dict()[name]
-        if ".classify." not in name:
-            assert torch.equal(tensor, before), name
-        elif name.startswith("queries.head"):
-            assert torch.equal(tensor[0], before[0]), name
-        else:
-            assert tensor.shape[0] == 2
-
-
 def test_a_nan_stops_with_the_name_of_the_image(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     finite = Step._finite_losses
@@ -122,7 +101,7 @@ def test_a_nan_without_objects_is_found_too(train: Train, tmp_path: Path, monkey
     (["--epochs", "0"], "epochs: expected at least 1, got 0"),
     (["--epoch", "3"], "Did you mean --epochs?"),
     (["--preset", "two"], "two-stage"),
-    (["--width", "33"], "width: expected a multiple of 32"),
+    (["--width", "36"], "width: expected a multiple of 32"),
     (["--weights", "nothing.safetensors"], "nothing.safetensors: no such file"),
     (["--backbone-weights", "nothing.pth"], "nothing.pth: no such file"),
     (["--backbone", "resnet50.nosuch"], "backbone: Invalid pretrained tag (nosuch)"),
@@ -148,43 +127,36 @@ def test_ctrl_c_ends_in_one_line(train: Train, tmp_path: Path, monkeypatch: pyte
     assert f"interrupted; nothing was saved in {tmp_path / 'run'} for --resume to go on from" in last_line
 
 
-def test_weights_say_what_the_model_is(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_fix_the_architecture(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from deformable_detr.cli import main
 
     assert main(["train", str(squares), "--weights", "any", "--width", "64", "--num-queries", "9",
                  "--dropout", "0.1"]) == 2
-    assert "leave out --width, --num-queries\n" in capsys.readouterr().err
+    assert "weights: expected no change of width, num_queries, since weights fix the" in capsys.readouterr().err
 
 
-def test_what_weights_leave_open_can_be_said_beside_them(tmp_path: Path) -> None:
+def test_what_weights_leave_open_can_be_changed(tmp_path: Path) -> None:
     model = small_model()
     save(tmp_path / "old.safetensors", model, ModelInfo(("a", "b", "c"), (1, 2, 3)))
-    changed = Start(weights=tmp_path / "old.safetensors", changes={"nms_threshold": 0.7, "dropout": 0.2})
-    assert changed.config == replace(model.config, nms_threshold=0.7, dropout=0.2)
+    changed = read_origin(Start(weights=tmp_path / "old.safetensors", changes={"dropout": 0.2}, nms_threshold=0.7))
+    assert changed.config == replace(model.config, dropout=0.2)
+    assert changed.postprocessing == Postprocessing(nms_threshold=0.7)
+    assert changed.trained is not None
     trained = changed.model(("a", "b", "c"), seed=0)
     assert trained.config == changed.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(trained.state_dict()[name], tensor), name
-    assert changed.model(("d",), seed=0).config.nms_threshold == 0.7
+    assert changed.model(("d",), seed=0).config.dropout == 0.2
 
 
-def test_a_run_is_not_overwritten_and_not_bent(train: Train, tmp_path: Path,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_not_overwritten_and_not_changed(train: Train, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert train("--out", out, "--epochs", 1) == 0
     assert train("--out", out, "--epochs", 1) == 2
-    assert "holds another run" in capsys.readouterr().err
+    assert "holds another run (choose another --out, or go on with a run by --resume)" in capsys.readouterr().err
     assert train("--out", out, "--epochs", 2, "--learning-rate", 0.1, "--resume") == 2
-    assert "recipe.learning_rate: the run has 0.0002, got 0.1" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("kept", ["best.safetensors", "last.safetensors", "metrics.csv"])
-def test_a_run_without_its_state_is_not_overwritten(tmp_path: Path, kept: str) -> None:
-    (tmp_path / "config.yaml").touch()   # all that a run leaves that ended before its first save
-    RunFolder(tmp_path).check_new()
-    (tmp_path / kept).touch()
-    with pytest.raises(RunError, match=f"holds another run, whose {kept} would be overwritten; choose another --out"):
-        RunFolder(tmp_path).check_new()
+    assert "recipe.learning_rate: the run has 0.0002, got 0.1 (--force accepts them)" in capsys.readouterr().err
 
 
 def test_a_bad_image_stops_with_its_name(train: Train, squares: Path, tmp_path: Path,
@@ -241,8 +213,8 @@ def test_weights_that_cannot_be_fetched(train: Train, tmp_path: Path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
-def test_a_report_that_fails_takes_nothing_from_the_run(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                        caplog: pytest.LogCaptureFixture) -> None:
+def test_a_report_that_fails_does_not_affect_the_run(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
     def full(*_: object) -> None:
         raise OSError("No space left\non device")
 
@@ -253,8 +225,8 @@ def test_a_report_that_fails_takes_nothing_from_the_run(train: Train, tmp_path: 
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_any_format_trains_and_what_is_odd_about_it_is_said_first(train: Train, squares: Path, tmp_path: Path,
-                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_format_trains_and_warnings_come_first(train: Train, squares: Path, tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((squares / "train.json").read_text())
     (squares / "labels").mkdir()
     for image in content["images"]:
@@ -263,7 +235,8 @@ def test_any_format_trains_and_what_is_odd_about_it_is_said_first(train: Train, 
             f"0 {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}\n" for x, y, w, h in boxes))
     for split in ("train", "val"):
         (squares / f"{split}.json").unlink()
-    (squares / "data.yaml").write_text("names: [square]\ntrain: images\nval: images\n")
+    shutil.copytree(squares / "labels", squares / "val", dirs_exist_ok=True)
+    (squares / "data.yaml").write_text("names: [square]\ntrain: images\nval: val\n")
     assert train("--epochs", 1, "--out", tmp_path / "run") == 0
     said = capsys.readouterr().err
     assert f"classes with few objects: 1 (first: {squares / 'data.yaml'}: class 'square': 4 objects in train)" in said
@@ -272,28 +245,29 @@ def test_any_format_trains_and_what_is_odd_about_it_is_said_first(train: Train, 
     assert main(["eval", str(squares), "--weights", weights, "--json"]) == 0
 
 
-def test_what_is_odd_is_said_once_by_the_first_of_several_processes(train: Train, squares: Path, tmp_path: Path,
-                                                                    monkeypatch: pytest.MonkeyPatch,
-                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_come_once_from_the_first_of_several_processes(train: Train, squares: Path, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((squares / "train.json").read_text())
     content["annotations"].append({**content["annotations"][0], "id": 99, "bbox": [1, 1, 0, 5]})
     (squares / "train.json").write_text(json.dumps(content))
     (squares / "labels").mkdir()
     (squares / "labels" / "0.txt").touch()
     (squares / "data.yaml").write_text("names: [square]\ntrain: images\n")
-    nothing_to_resume = ("--resume", "--out", tmp_path / "absent")
+    (tmp_path / "state.safetensors").touch()
+    nothing_to_resume = ("--resume", "--out", tmp_path)
     assert train(*nothing_to_resume) == 2
     said = capsys.readouterr().err
-    for kind in (Kind.OTHER_ANNOTATIONS, Kind.BOX_EMPTY, Kind.CLASS_RARE):
+    for kind in (Fault.OTHER_ANNOTATIONS, Fault.BOX_EMPTY, Fault.CLASS_RARE):
         assert said.count(kind.title) == 1
     monkeypatch.setenv("RANK", "1")
     assert train(*nothing_to_resume) == 2
     said = capsys.readouterr().err
-    assert not [kind for kind in Kind if kind.title in said]
+    assert not [kind for kind in Fault if kind.title in said]
 
 
-def test_a_training_that_would_be_for_nothing_is_not_begun(train: Train, squares: Path, tmp_path: Path,
-                                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_useless_training_data_is_refused(train: Train, squares: Path, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((squares / "train.json").read_text())
     (squares / "train.json").write_text(json.dumps({**content, "annotations": []}))
     assert train("--epochs", 1, "--out", tmp_path / "run") == 2

@@ -1,32 +1,31 @@
-"""The page about a training that has ended."""
+"""The report of a finished training run."""
 
 import logging
 
 from deformable_detr.detect.detector import Detector
 from deformable_detr.evaluation import detect_all
 from deformable_detr.loading.loader import build_loader
-from deformable_detr.progress import show_progress
+from deformable_detr.progress import Progress, no_progress
 from deformable_detr.report import FILE_NAME, Subject, read_history, write_report
 from deformable_detr.training.loop import Training
 
 logger = logging.getLogger(__name__)
 
 
-def report_run(training: Training) -> None:
-    """Write a page about the best weights into the run folder; call it in the first process, when all is trained.
+def report_run(training: Training, progress: Progress = no_progress) -> None:
+    """Write a report on the best weights into the run folder; to be called by the first process after the training.
 
-    The weights are read from their file and evaluated once more: what the page says is what users of the file get.
-    A failure is logged with its reason and takes nothing from the run.
+    The weights are read from their file and evaluated once more: the page shows what users of the file get.
+    If this fails, the reason is logged, and the rest of the run folder is not affected.
     """
-    folder, recipe = training.folder, training.recipe
+    folder, recipe, data = training.folder, training.recipe, training.validation_data
     page = folder.path / FILE_NAME
     try:
         detector = Detector(folder.best, str(training.accelerator.device))
-        loader = build_loader(training.validation_data, recipe.batch_size, training=False,
-                              num_workers=recipe.num_workers)
-        evaluator = detect_all(detector.model, loader,
-                               progress=lambda batches: show_progress(batches, len(loader), "report"))
-        subject = Subject(detector, str(folder.best), training.validation_data, evaluator, read_history(folder.path))
+        loader = build_loader(data, recipe.batch_size, training=False, num_workers=recipe.num_workers)
+        evaluator = detect_all(detector.runtime.run, progress(loader, len(loader), "report"), data.annotations,
+                               names=detector.names, nms_threshold=detector.info.postprocessing.nms_threshold)
+        subject = Subject(detector, str(folder.best), evaluator, read_history(folder.path))
         write_report(page, subject, *evaluator.count())
     except Exception as error:   # whatever it is, the weights are there
         logger.warning("no %s: %s: %s", page, type(error).__name__, " ".join(str(error).split()))

@@ -1,6 +1,8 @@
-"""Where a training stands, as one safetensors file: tensors by name, all else as JSON in its header. No pickle."""
+"""The state of a training as one safetensors file: tensors by name, all else as JSON in its header. No pickle."""
 
 import json
+import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,18 +11,14 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import save as serialise
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch import Tensor
 
+from deformable_detr.criterion.matching import NonFiniteError
 from deformable_detr.files import write_whole
+from deformable_detr.training.tensors import current_names, not_finite
 
-FORMAT = "deformable-detr training 1"
+FORMAT = "deformable-detr training 2"
+FORMER_FORMAT = "deformable-detr training 1"    # without a checksum, and with the status under another name
 
 
 @dataclass
@@ -32,7 +30,10 @@ class Averages:
     parts: dict[str, float] = field(default_factory=dict)
 
     def add(self, total: float, parts: dict[str, float]) -> None:
-        """Take one step's losses."""
+        """Take one step's losses. Raises ValueError for other parts than those of the steps before."""
+        if self.steps and self.parts.keys() != parts.keys():
+            different = sorted(self.parts.keys() ^ parts.keys())
+            raise ValueError(f"losses: expected the same in every step of an epoch, got a difference in {different}")
         self.steps += 1
         self.total += (total - self.total) / self.steps
         old = self.parts or parts
@@ -40,98 +41,103 @@ class Averages:
 
 
 @dataclass
-class Standing:
-    """How far a training has come, and how well it did."""
+class RunStatus:
+    """How far a training has come, and how well it has done."""
 
-    epoch: int = 0                      # in which it is, counted from 0
-    step: int = 0                       # steps of this epoch that are done
-    averages: Averages = field(default_factory=Averages)    # over these
-    best_ap: float = -1.0
+    epoch: int = 0                      # the current one, from 0
+    step: int = 0                       # completed steps of this epoch
+    averages: Averages = field(default_factory=Averages)    # over these steps
+    best_ap: float = -1.0               # -1 before the first evaluation
     epochs_since_best: int = 0
 
     def next_epoch(self) -> None:
-        """Move on to the beginning of the next epoch."""
+        """Move to the beginning of the next epoch."""
         self.epoch, self.step, self.averages = self.epoch + 1, 0, Averages()
 
 
-def write_state(path: Path, standing: Standing, tensors: dict[str, Tensor], scaler: dict[str, Any]) -> None:
-    """Write a state; an older one of this name stays whole until the new one is. Raises OSError where it cannot."""
-    header = {"format": FORMAT, "standing": json.dumps(asdict(standing)), "scaler": json.dumps(scaler)}
-    write_whole(path, serialise({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header))
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a training needs to continue where it was."""
+
+    status: RunStatus
+    tensors: dict[str, Tensor]      # weights, optimizer, average: training/tensors.py names them
+    scaler: dict[str, Any]          # of fp16's loss scaling; empty without
 
 
-def read_state(path: Path) -> tuple[Standing, dict[str, Tensor], dict[str, Any]]:
-    """What `write_state` wrote: the standing, the tensors, the state of fp16's loss scaler.
+def write_state(path: Path, state: TrainingState) -> None:
+    """Write a state; an older one stays whole until the new one is.
 
-    Raises FileNotFoundError when there is no file, ValueError when it is another one or damaged.
+    Raises OSError where it cannot, NonFiniteError for a tensor that is not finite: the older one stays then.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    if (name := not_finite(tensors)) is not None:
+        raise NonFiniteError(f"{name}, after this step,")
+    header = {"format": FORMAT, "status": json.dumps(asdict(state.status)), "scaler": json.dumps(state.scaler)}
+    header["checksum"] = checksum(tensors, header)
+    write_whole(path, serialise(tensors, header))
+
+
+def read_state(path: Path) -> TrainingState:
+    """Read what `write_state` wrote, or the release before it.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is another one or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            if header.get("format") not in (FORMAT, FORMER_FORMAT):
                 raise ValueError(f"expected the format {FORMAT!r}, got {header.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            return _standing(json.loads(header["standing"])), tensors, json.loads(header["scaler"])
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            # Copied, since safetensors maps the file: writing into it would change the tensors.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a dict)
+        if header["format"] == FORMAT and header["checksum"] != checksum(tensors, header):
+            raise ValueError("its content is not what was written: the checksum differs")
+        status = json.loads(header["status" if header["format"] == FORMAT else "standing"])
+        return TrainingState(_status(status), current_names(tensors), _scaler(json.loads(header["scaler"])))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: not the state of a training, or damaged ({error})") from error
 
 
-def _standing(values: dict[str, Any]) -> Standing:
-    """From what a file says. Raises ValueError or TypeError where that is none, or no training could be there."""
+def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """CRC-32 over the names, types, shapes and bits of all tensors, and over status and scaler."""
+    total = zlib.crc32(json.dumps([header["status"], header["scaler"]]).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total = zlib.crc32(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode(), total)
+        total = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
+
+
+def _status(values: dict[str, Any]) -> RunStatus:
+    """From a file. Raises ValueError or TypeError for what no training can have come to."""
     averages = Averages(**values.pop("averages"))
-    standing = Standing(averages=averages, **values)
-    counts = {"epoch": standing.epoch, "step": standing.step, "epochs_since_best": standing.epochs_since_best,
+    status = RunStatus(averages=averages, **values)
+    counts = {"epoch": status.epoch, "step": status.step, "epochs_since_best": status.epochs_since_best,
               "averages.steps": averages.steps}
     for name, count in counts.items():
         if type(count) is not int or not 0 <= count < 2**63:
             raise ValueError(f"{name}: expected a whole number of 0 or more, got {count!r:.80}")
+    if status.epochs_since_best > status.epoch:
+        raise ValueError(f"epochs_since_best: expected at most {status.epoch}, got {status.epochs_since_best}")
+    if averages.steps != status.step:
+        raise ValueError(f"averages.steps: expected {status.step}, the steps of the epoch, got {averages.steps}")
     if not isinstance(averages.parts, dict):
         raise ValueError(f"averages.parts: expected the losses by name, got {averages.parts!r:.80}")
-    numbers = {"best_ap": standing.best_ap, "averages.total": averages.total}
+    numbers = {"best_ap": status.best_ap, "averages.total": averages.total}
     numbers |= {f"averages.parts.{name}": value for name, value in averages.parts.items()}
     for name, number in numbers.items():
-        if not isinstance(number, float):
-            raise ValueError(f"{name:.80}: expected a number, got {number!r:.80}")
-    return standing
+        if not isinstance(number, float) or not math.isfinite(number):
+            raise ValueError(f"{name:.80}: expected a finite number, got {number!r:.80}")
+    if not -1 <= status.best_ap <= 1:
+        raise ValueError(f"best_ap: expected -1 to 1, got {status.best_ap}")
+    return status
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, `prefix` in front of each name."""
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name begins with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The model's weights and what the optimizer remembers of each, by name.
-
-    Of a model that is spread over processes, all must call this; the first gets the state, the others nothing.
-    """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights: Any = get_model_state_dict(model, options=options)
-    memory: Any = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})
-    tensors = prefixed("model/", weights)
-    for name, parts in memory.items():
-        tensors |= prefixed(f"optimizer/{name}/", parts)
-    return tensors
-
-
-def load_whole_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give model and optimizer back what `whole_state` took; the optimizer's settings stay as they are.
-
-    Raises RuntimeError where the tensors belong to another model.
-    """
-    options = StateDictOptions(full_state_dict=True)
-    weights: Any = without_prefix("model/", tensors)
-    set_model_state_dict(model, weights, options=options)
-    memory: Any = {}
-    for key, tensor in without_prefix("optimizer/", tensors).items():
-        name, part = key.rsplit("/", 1)
-        memory.setdefault(name, {})[part] = tensor
-    settings = get_optimizer_state_dict(model, optimizer, options=options)["param_groups"]
-    set_optimizer_state_dict(model, optimizer, {"state": memory, "param_groups": settings}, options=options)
+def _scaler(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"scaler: expected settings by name, got {values!r:.80}")
+    for name, number in values.items():
+        if type(number) not in (int, float) or not math.isfinite(number) or number < 0:
+            raise ValueError(f"scaler.{name:.80}: expected a finite number of 0 or more, got {number!r:.80}")
+    return values

@@ -1,0 +1,54 @@
+"""What a recipe is made of for a model: the optimizer and the losses."""
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+from torch.optim import AdamW
+
+from deformable_detr.criterion import SetLoss
+from deformable_detr.model.network import Network
+from deformable_detr.papers import Config, build_criterion
+from deformable_detr.training.recipe import Recipe
+
+LOSS_SETTINGS = ("class_weight", "box_weight", "giou_weight", "class_target", "proposal_repeats")   # of a recipe
+
+
+@runtime_checkable
+class HasSlowParameters(Protocol):
+    """A part of a model that knows which of its parameters have to learn slowly."""
+
+    def slow_parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def build_optimizer(model: Network, recipe: Recipe) -> AdamW:
+    """AdamW in two or three groups: most parameters, the backbone, and what decides where to sample (appendix A.4).
+
+    The third is there only if the recipe's `slow_factor` makes it slower.
+    """
+    slow = {parameter for module in model.modules() if isinstance(module, HasSlowParameters)
+            for parameter in module.slow_parameters()} if recipe.slow_factor != 1 else set()
+    backbone = set(model.backbone.parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p not in slow and p not in backbone], "lr": recipe.learning_rate},
+        {"params": [p for p in trained if p in backbone], "lr": recipe.backbone_learning_rate},
+        {"params": [p for p in trained if p in slow], "lr": recipe.learning_rate * recipe.slow_factor}]
+    return AdamW(groups if slow else groups[:2], lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def build_loss(config: Config, recipe: Recipe) -> SetLoss:
+    """The losses of the config's paper with the recipe's settings.
+
+    Raises ValueError for a setting that has no meaning for the paper, and for denoising of queries without boxes.
+    """
+    if recipe.denoising_queries and not config.starts_from_boxes:
+        raise ValueError("denoising_queries: expected 0, since the queries of this detector do not start from boxes "
+                         f"(those of a two-stage detector do), got {recipe.denoising_queries}")
+    criterion = build_criterion(config)
+    known = {field.name for field in fields(criterion)}
+    for name in LOSS_SETTINGS:
+        if name not in known and getattr(recipe, name) != getattr(Recipe(), name):
+            raise ValueError(f"{name}: has no meaning for the losses of {config.paper}, got {getattr(recipe, name)!r}")
+    return replace(criterion, **{name: getattr(recipe, name) for name in LOSS_SETTINGS if name in known})
