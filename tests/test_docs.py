@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deformable_detr
-from deformable_detr.datasets.kinds import Kind
+from deformable_detr.datasets.kinds import Fault
 
 PACKAGE = Path(deformable_detr.__file__).parent
 PROJECT = Path(__file__).parents[1]
@@ -40,5 +40,5 @@ def test_the_reading_order_is_numbered_without_gaps() -> None:
 
 def test_every_kind_of_fault_is_explained() -> None:
     text = (PROJECT / "docs" / "data.md").read_text(encoding="utf-8")
-    missing = [kind.code for kind in Kind if f"| `{kind.code}` | {kind.title} | {kind.advice} |" not in text]
+    missing = [kind.code for kind in Fault if f"| `{kind.code}` | {kind.title} | {kind.advice} |" not in text]
     assert not missing
