@@ -207,7 +207,7 @@ def test_what_no_model_can_find_is_counted(tmp_path: Path) -> None:
         "images": [{"id": number, "file_name": f"{number}.png", "width": 500, "height": 50} for number in range(1, 5)],
         "categories": [{"id": 1, "name": "cell"}],
         "annotations": [{"id": number, **entry} for number, entry in enumerate(entries)]}))
-    limits = CocoEvaluator(read_annotations(tmp_path / "val.json")).limits()
+    limits = CocoEvaluator(read_coco(tmp_path / "val.json", Findings(strict=True))).limits()
     assert limits == Limits(max_detections=100, num_images_beyond=3, num_objects_beyond=50 + 1 + 1, num_unfindable=4)
 
 
@@ -219,7 +219,7 @@ def test_boxes_without_area_count_as_missed_as_with_pycocotools(tmp_path: Path) 
                "annotations": [{"id": 2 * image + row, "image_id": image, "category_id": 1, "bbox": box, "iscrowd": 0,
                                 "area": 400} for image in (1, 2) for row, box in enumerate(boxes)]}
     (tmp_path / "val.json").write_text(json.dumps(content))
-    evaluator = CocoEvaluator(read_annotations(tmp_path / "val.json"))
+    evaluator = CocoEvaluator(read_coco(tmp_path / "val.json", Findings(strict=True)))
     results = [{"image_id": image, "category_id": 1, "bbox": boxes[0], "score": 0.9} for image in (1, 2)]
     add_results(evaluator, results)
     assert evaluator.limits().num_unfindable == 2
