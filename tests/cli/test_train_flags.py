@@ -69,7 +69,8 @@ def test_every_field_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["train", "--help"], result_action="return_value")
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for words in ("Passes over the data.", "Channels of a token; a multiple of num_heads.", "--flip CHOICE",
-                  "--no-quarter-turns", "[choices: single-scale, single-scale-dc5, multi-scale, refine, two-stage, detr, detr-dc5,"):
+                  "--no-quarter-turns",
+                  "[choices: single-scale, single-scale-dc5, multi-scale, refine, two-stage, detr, detr-dc5,"):
         assert words in text
 
 
