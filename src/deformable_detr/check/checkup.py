@@ -97,7 +97,7 @@ def check_splits(splits: Mapping[str, Annotations], limits: Limits, findings: Fi
 def _check_annotations(splits: Mapping[str, Annotations], limits: Limits, findings: Findings) -> None:
     faults = faults_of_splits(splits)
     if splits:
-        check_classes(splits, faults, findings)
+        check_classes(splits, faults, findings, mirrored=limits.mirrored)
     for split, annotations in splits.items():
         check_objects(annotations, faults[split], limits, findings)
 

@@ -21,11 +21,14 @@ SIDES = re.compile(     # words for left and right, as parts of names: "turn lef
 MOST = 0.5              # share of a split's images
 
 
-def check_classes(splits: Mapping[str, Annotations], faults: Mapping[str, BoxFaults], findings: Findings) -> None:
+def check_classes(splits: Mapping[str, Annotations], faults: Mapping[str, BoxFaults], findings: Findings, *,
+                  mirrored: bool = True) -> None:
     """Report faults of the classes; only objects that can be trained on are counted."""
     first = splits.get("train", next(iter(splits.values())))
     for annotations in splits.values():
         _compare_names(annotations, first, findings)
+    if mirrored:
+        _check_sides(first, findings)
     _check_names(first, [name for annotations in splits.values() for name in annotations.names], findings)
     for split, annotations in splits.items():
         usable = faults[split].usable
@@ -74,11 +77,14 @@ def _compare_names(annotations: Annotations, first: Annotations, findings: Findi
                      f"{quoted(list(first.names))}")
 
 
-def _check_names(first: Annotations, names: Iterable[str], findings: Findings) -> None:
+def _check_sides(first: Annotations, findings: Findings) -> None:
     for name in first.names:
         if SIDES.search(re.sub("([a-z])([A-Z])", r"\1 \2", name).casefold()):
             findings.add(Fault.CLASS_SIDES, Place(first.file, entry=f"class {quoted(name)}"),
                          "an image and its mirror image show different classes")
+
+
+def _check_names(first: Annotations, names: Iterable[str], findings: Findings) -> None:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
         alike[re.sub(r"[\s_-]+", " ", name.strip().casefold())].append(name)

@@ -17,6 +17,7 @@ class Limits:
     num_queries: int = 300          # objects that can be found in an image
     top_k: int = 100                # detections an image that the evaluation counts
     stride: int = 8                 # pixels of a resized image per pixel of the finest feature map, along a side
+    mirrored: bool = True           # whether training mirrors images, which confuses left and right
 
     def scales(self, images: ImageList) -> Float[np.ndarray, "P"]:
         """The factor by which each image will be resized."""
