@@ -59,7 +59,7 @@ def test_a_box_that_was_proposed_is_answered_like_the_proposal(batch: ImageBatch
         pyramid = model.pyramid(model.backbone(batch))
         queries = model.queries(model.encoder(pyramid))
         groups = torch.full(queries.reference.shape[:2], 1)
-        again = model.queries(model.encoder(pyramid), pyramid, ExtraQueries(queries.reference, groups))
+        again = model.queries(model.encoder(pyramid), ExtraQueries(queries.reference, groups))
     for whole in (again.content, again.position, again.reference):
         ordinary, extra = whole.chunk(2, dim=1)
         assert torch.equal(ordinary, extra)
