@@ -11,13 +11,11 @@ from deformable_detr.check.boxes import BoxFaults
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import Findings, Place
 from deformable_detr.datasets.kinds import Fault
+from deformable_detr.datasets.sides import left_right_names
 from deformable_detr.text import quoted
 
 FEW_OBJECTS = 10
 IMBALANCE = 100         # times as many objects in the most frequent class
-SIDES = re.compile(     # words for left and right, as parts of names: "turn left", "HandRight", "arrow-links", "左转"
-    r"(?<![^\W\d_])(?:(?:left|right)(?:wards?)?|(?:link|recht)(?:s|e[rs]?|se)|gauche|droite?|(?:izquierd|derech|sinistr"
-    r"|destr|esquerd|direit)[ao]|vänster|höger|(?:в|на)?(?:лев|прав)(?:о|ый|ая|ое))(?![^\W\d_])|[左右]")  # noqa: RUF001
 MOST = 0.5              # share of a split's images
 
 
@@ -78,10 +76,9 @@ def _compare_names(annotations: Annotations, first: Annotations, findings: Findi
 
 
 def _check_sides(first: Annotations, findings: Findings) -> None:
-    for name in first.names:
-        if SIDES.search(re.sub("([a-z])([A-Z])", r"\1 \2", name).casefold()):
-            findings.add(Fault.CLASS_SIDES, Place(first.file, entry=f"class {quoted(name)}"),
-                         "an image and its mirror image show different classes")
+    for name in left_right_names(first.names):
+        findings.add(Fault.CLASS_SIDES, Place(first.file, entry=f"class {quoted(name)}"),
+                     "an image and its mirror image show different classes")
 
 
 def _check_names(first: Annotations, names: Iterable[str], findings: Findings) -> None:

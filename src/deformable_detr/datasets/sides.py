@@ -3,8 +3,10 @@
 import re
 from collections.abc import Sequence
 
-LEFT_RIGHT = re.compile(r"(turn|keep|go|face|hand|arrow)?(left|right)\w*|links|rechts|linke[rsnm]?|rechte[rsnm]?|"
-                        r"gauche|droite?|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]|(counter|anti)?clockwise|左|右")
+LEFT_RIGHT = re.compile(r"(turn|keep|go|face|hand|arrow)?(left|right)(wards?|hand|handed|most)?|links|rechts|linkse?|"
+                        r"rechtse?|linke[rsnm]?|rechte[rsnm]?|gauche|droite?|"
+                        r"(izquierd|derech|sinistr|destr|esquerd|direit)[ao]|vänster|höger|"
+                        r"(в|на)?(лев|прав)(о|ый|ая|ое)|(counter|anti)?clockwise|左|右")  # noqa: RUF001
 UP_DOWN = re.compile(r"up|down|upwards?|downwards?|upside|upper|lower|top|bottom|oben|unten|haut|bas|arriba|abajo|"
                      r"(counter|anti)?clockwise")
 COMPASS = re.compile(r"(north|south|east|west)\w*|horizontal|vertical")
