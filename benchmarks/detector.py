@@ -15,6 +15,7 @@ from published import SIZE, build_ours, build_transformers, floor, image
 from torch import Tensor
 
 from deformable_detr import DeformableDETR, ImageBatch
+from deformable_detr.model.folding import fold_batch_norm
 
 Look = Callable[[], tuple[Tensor, Tensor]]
 
@@ -53,7 +54,7 @@ def cases() -> dict[str, Callable[[], object]]:
     ours = build_ours()
     theirs = build_transformers(ours)
     floor_of_ours = floor(ours, backward=False)
-    ours.backbone.fold_batch_norm()   # as `Detector` does
+    ours.backbone.net = fold_batch_norm(ours.backbone.net)   # as `Detector` does with its copy
     found: dict[str, Callable[[], object]] = {"deformable_detr": looking(ours)}
     if theirs is not None:
         found["transformers"] = looking_with_transformers(theirs)
