@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from deformable_detr.weights.dialects.detecting import is_known
+
 # The entries that hold a state dict; the first one found counts. Averaged weights are what a run evaluates: detrex and
 # DINO keep them next to the others. MMEngine has swapped them into `state_dict`; its `ema_state_dict` holds the others.
 ENTRIES = ("ema_state", "ema_model", "model", "state_dict", "model_state_dict")
@@ -30,8 +32,14 @@ def unwrapped(content: Any) -> dict[str, Tensor]:
 
 
 def without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix that every key has, once or several times."""
+    """Without the prefixes that every key has, until the keys are those of a known code base.
+
+    Those of transformers may all begin with `model.` themselves.
+    """
     state = dict(state_dict)
-    while prefix := next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state)), None):
+    while not is_known(state):
+        prefix = next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state)), None)
+        if prefix is None:
+            break
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

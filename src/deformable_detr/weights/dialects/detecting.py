@@ -23,15 +23,24 @@ OTHERS = (
     (r"(mask_head|bbox_attention|bbox_mask|mask_embed)\.", "a detector with masks"))
 
 
+def is_known(state_dict: Iterable[str]) -> bool:
+    """Whether the keys are those of a code base that is known here."""
+    return _signed(list(state_dict)) is not None
+
+
 def detect(state_dict: Iterable[str]) -> Dialect:
     """The code base whose names a state dict has. Raises ValueError for keys of none, or of another detector."""
     keys = list(state_dict)
     for sign, detector in OTHERS:
         if any(re.match(sign, key) for key in keys):
             raise ValueError(f"state dict: expected a detector of this family, got the keys of {detector}")
-    for sign, dialect in SIGNS:
-        if any(re.match(sign, key) for key in keys):
-            return dialect
+    dialect = _signed(keys)
+    if dialect is not None:
+        return dialect
     shown = ", ".join(keys[:3])
     raise ValueError("state dict: expected the names of this package, the authors' code, transformers, MMDetection or "
                      f"detrex, got {len(keys)} keys such as {shown}")
+
+
+def _signed(keys: list[str]) -> Dialect | None:
+    return next((dialect for sign, dialect in SIGNS if any(re.match(sign, key) for key in keys)), None)
