@@ -15,14 +15,15 @@ from deformable_detr.files import write_whole
 from deformable_detr.model.network import Network
 from deformable_detr.papers import Config, build_model
 from deformable_detr.preprocessing import Preprocessing
-from deformable_detr.weights import WeightsError, huggingface_folder
+from deformable_detr.weights import WeightsError, transformers_config
 from deformable_detr.weights.checks import Layout, check_layouts, check_values
 from deformable_detr.weights.coco import usual_classes
 from deformable_detr.weights.dialects.published import described_by_config
 from deformable_detr.weights.dialects.reading import Translated, translated
 from deformable_detr.weights.dialects.writing import Target, written
+from deformable_detr.weights.folder_files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILES, weights_parts
 from deformable_detr.weights.info import ModelInfo
-from deformable_detr.weights.pickles import read_checkpoint
+from deformable_detr.weights.pickles import PICKLE_STARTS, read_checkpoint
 from deformable_detr.weights.shapes import config_of
 from deformable_detr.weights.wrappers import without_prefixes
 
@@ -38,19 +39,19 @@ def load_foreign(path: str | Path) -> tuple[Network, ModelInfo]:
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    config_file = folder / huggingface_folder.CONFIG_FILE
+    config_file = folder / CONFIG_FILE
     try:
-        parts = huggingface_folder.weights_parts(path) if path.is_dir() else [path]
-        has_config = config_file.is_file() and (path.is_dir() or path.name in huggingface_folder.WEIGHTS_FILES)
-        settings = huggingface_folder.read_settings(config_file) if has_config else {}
+        parts = weights_parts(path) if path.is_dir() else [path]
+        has_config = config_file.is_file() and (path.is_dir() or path.name in WEIGHTS_FILES)
+        settings = transformers_config.read_settings(config_file) if has_config else {}
         source = translated(_read_parts(parts), refine=settings.pop("refine", None))
         config = _config(source, settings)
         tensors = {name: value.float() if value.is_floating_point() else value
                    for name, value in source.state_dict.items()}
         check_values(tensors.items())
-        classes = (huggingface_folder.read_classes(config_file, config.num_classes) if has_config
+        classes = (transformers_config.read_classes(config_file, config.num_classes) if has_config
                    else usual_classes(config.num_classes))
-        preprocessing = (huggingface_folder.read_preprocessing(folder / huggingface_folder.PREPROCESSOR_FILE)
+        preprocessing = (transformers_config.read_preprocessing(folder / PREPROCESSOR_FILE)
                          if has_config else Preprocessing())
         info = ModelInfo(*classes, preprocessing, dialect=source.dialect, unused=source.unused)
     except WeightsError:
@@ -110,8 +111,9 @@ def _read_part(path: Path) -> dict[str, Tensor]:
         with safetensors.safe_open(path, framework="pt") as file:
             return without_prefixes({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  (not a dict)
     except safetensors.SafetensorError as error:
-        if path.suffix == ".safetensors":
-            raise ValueError(f"not a safetensors file, or a damaged one ({error})") from None
+        with path.open("rb") as file:
+            if not file.read(4).startswith(PICKLE_STARTS):
+                raise ValueError(f"not a safetensors file or PyTorch checkpoint, or a damaged one ({error})") from None
     return read_checkpoint(path)
 
 
@@ -121,11 +123,11 @@ def _save_folder(folder: Path, config: Config, info: ModelInfo, tensors: dict[st
         tensors = {key: value for key, value in tensors.items()
                    if not key.startswith(FINE_LEVEL_HEADS) or key.split(".")[1] == "0"}
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / huggingface_folder.CONFIG_FILE,
-                huggingface_folder.as_json(huggingface_folder.config_content(config, info)))
-    write_whole(folder / huggingface_folder.PREPROCESSOR_FILE,
-                huggingface_folder.as_json(huggingface_folder.preprocessor_content(config, info.preprocessing)))
-    write_whole(folder / huggingface_folder.WEIGHTS_FILES[0], _serialised(tensors, {"format": "pt"}))
+    write_whole(folder / CONFIG_FILE,
+                transformers_config.as_json(transformers_config.config_content(config, info)))
+    write_whole(folder / PREPROCESSOR_FILE,
+                transformers_config.as_json(transformers_config.preprocessor_content(config, info.preprocessing)))
+    write_whole(folder / WEIGHTS_FILES[0], _serialised(tensors, {"format": "pt"}))
 
 
 def _serialised(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:

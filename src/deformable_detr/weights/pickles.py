@@ -15,6 +15,9 @@ from deformable_detr.weights import WeightsError
 from deformable_detr.weights.wrappers import unwrapped
 
 
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them
+
+
 class _Ignored:
     """Stands for an object of which nothing is kept."""
 

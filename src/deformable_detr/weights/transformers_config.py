@@ -1,21 +1,17 @@
-"""A model folder of Hugging Face: `config.json`, `preprocessor_config.json`, and weights in one file or several."""
+"""What transformers' `config.json` and `preprocessor_config.json` say of a model, read and written."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deformable_detr.documents import DocumentError, parse_json
 from deformable_detr.papers.config import Config
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.text import quoted
 from deformable_detr.weights.coco import Classes, usual_classes
+from deformable_detr.weights.folder_files import read_object
 from deformable_detr.weights.info import ModelInfo
 
-CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
-WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")      # each may come in parts, listed in NAME.index.json
-MAX_JSON_BYTES = 2**24      # of a config or an index; thousands of class names fit
-MOST_CLASSES = 100_000
 MOST_QUERIES = 100_000
 MOST_PIXELS = 4096
 
@@ -28,21 +24,6 @@ FIXED = {"position_embedding_type": "sine", "num_patterns": 0, "normalize_before
 MODEL_TYPES = {"deformable-detr": "deformable_detr", "detr": "detr", "dab-detr": "dab-detr"}
 ARCHITECTURES = {"deformable-detr": "DeformableDetrForObjectDetection", "detr": "DetrForObjectDetection",
                  "dab-detr": "DabDetrForObjectDetection"}
-
-
-def weights_parts(folder: Path) -> list[Path]:
-    """The files with the tensors. Raises ValueError if there are none, or the index names a file elsewhere."""
-    for name in WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            names = sorted(set(_listed(index)))
-            for part in names:
-                if Path(part).name != part or part in ("", "..") or "\\" in part or not (folder / part).is_file():
-                    raise ValueError(f"{index.name}: expected the names of files in this folder, got {quoted(part)}")
-            return [folder / part for part in names]
-    raise ValueError(f"expected {' or '.join(WEIGHTS_FILES)} in the folder, whole or in parts")
 
 
 def read_settings(config_file: Path) -> dict[str, Any]:
@@ -135,25 +116,5 @@ def preprocessor_content(config: Config, preprocessing: Preprocessing) -> dict[s
             "image_mean": list(preprocessing.mean), "image_std": list(preprocessing.deviation)}
 
 
-def read_object(file: Path) -> Mapping[str, Any]:
-    """The object in a JSON file. Raises ValueError."""
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"{file.name}: expected at most {MAX_JSON_BYTES:,} bytes")
-    try:
-        content = parse_json(file.read_bytes())
-    except DocumentError as error:
-        raise ValueError(f"{file.name}: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file.name}: expected an object, got {type(content).__name__}")
-    return content
-
-
 def as_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _listed(index: Path) -> list[str]:
-    files = read_object(index).get("weight_map")
-    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
-        raise ValueError(f"{index.name}: expected a weight_map of names of files")
-    return list(files.values())
