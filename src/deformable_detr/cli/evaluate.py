@@ -116,7 +116,8 @@ def _report_limits(evaluator: "CocoEvaluator") -> None:
     """Print what counts as missed, or is not counted, whatever the weights find."""
     match, limits = evaluator.match, evaluator.limits()
     if match.only_in_model:
-        report_error("only the weights know these classes, which are not counted: " + ", ".join(dict.fromkeys(match.only_in_model)))
+        names = ", ".join(dict.fromkeys(match.only_in_model))     # COCO's 91 have eleven times "N/A"
+        report_error(f"only the weights know these classes, which are not counted: {names}")
     if match.only_in_data:
         report_error("only the data set knows these classes, which count as missed: " + ", ".join(match.only_in_data))
     if limits.num_images_beyond:

@@ -14,7 +14,6 @@ from torch import Tensor
 from deformable_detr.weights import WeightsError
 from deformable_detr.weights.wrappers import unwrapped
 
-
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them
 
 
