@@ -2,12 +2,16 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from threading import Lock
+from typing import Any, no_type_check
 
 import numba
+from numba import types
 from numba.core import event
 
 logger = logging.getLogger("deformable_detr.ops")
+_one_loop_at_a_time = Lock()
 
 
 def compiled(**options: Any) -> Callable[[Callable], Any]:
@@ -38,6 +42,33 @@ def compiled_kernel(signature: str, name: str, **options: Any) -> Callable[[Call
                 return numba.njit(signature, **options)(function)
 
     return decorate
+
+
+def parallel_loop(argument_types: tuple[types.Type, ...]) -> Any:
+    """A loop over tasks, called as (kernel, num_tasks, arguments), for kernels whose arguments have these types.
+
+    The kernel is an argument: compiled with a parallel loop inside, each would take twice as long.
+    """
+    with _one_loop_at_a_time:
+        return _build_loop(argument_types)
+
+
+@cache
+def _build_loop(argument_types: tuple[types.Type, ...]) -> Any:
+    kernel = types.FunctionType(types.void(*argument_types))
+    _, _, *others = argument_types   # after first_task and end_task
+    signature = types.void(kernel, types.int64, types.Tuple(others))
+
+    @no_type_check
+    def loop(kernel, num_tasks, arguments):
+        for task in numba.prange(num_tasks):
+            first_task = numba.int64(task)
+            kernel(first_task, first_task + 1, *arguments)
+
+    try:
+        return numba.njit(signature, parallel=True, nogil=True, cache=True)(loop)
+    except RuntimeError:  # Numba found no folder that it can write to
+        return numba.njit(signature, parallel=True, nogil=True)(loop)
 
 
 class _Announcement(event.Listener):

@@ -110,6 +110,7 @@ def _build_forward(special_channels: int, special_points: int, dtype: torch.dtyp
                 weights = np.empty((L, P * count), values.dtype)
                 floats = np.empty((NUM_FORWARD_ROWS, P * count), values.dtype)
                 places = np.empty(P * count, levels.dtype)
+                positions = np.empty((2, P * count), np.float64)
                 for level in range(L):
                     _load_weights(logits, b, first, count, m, level, P, weights[level])
                 if softmax:
@@ -117,7 +118,7 @@ def _build_forward(special_channels: int, special_points: int, dtype: torch.dtyp
                 _clear(output, b, first, count, m, channels)
                 for level in range(L):
                     _copy(weights[level], floats[WEIGHT])
-                    _load_positions(frames, offsets, b, first, count, m, level, P, floats)
+                    _load_positions(frames, offsets, b, first, count, m, level, P, positions, floats)
                     _place(levels[level], levels[level, 2], floats, places)
                     _read(levels[level], floats, places, rows, output, b, first, count, m, P, channels)
 
@@ -149,10 +150,11 @@ def _build_backward(special_channels: int, special_points: int, dtype: torch.dty
                 count = min(BACKWARD_TILE, Q - first)
                 floats = np.empty((NUM_BACKWARD_ROWS, P * count), values.dtype)
                 places = np.empty(P * count, levels.dtype)
+                positions = np.empty((2, P * count), np.float64)
                 _load_weights(logits, b, first, count, m, level, P, floats[WEIGHT])
                 if softmax:
                     _softmax_again(floats[WEIGHT], places, log_sums, b, first, count, m, P)
-                _load_positions(frames, offsets, b, first, count, m, level, P, floats)
+                _load_positions(frames, offsets, b, first, count, m, level, P, positions, floats)
                 _place(levels[level], levels.dtype.type(0), floats, places)
                 _scatter(levels[level], floats, places, grad_output, rows, grad_rows, b, first, count, m, P, channels)
                 _slopes(levels[level], floats)
@@ -195,19 +197,23 @@ def _load_weights(logits, b, first, count, m, level, P, weights):
 
 @_inlined_part
 @no_type_check
-def _load_positions(frames, offsets, b, first, count, m, level, P, floats):
-    """FIRST and REST of a tile's points, from positions in float64: a float32 location times a size is exact there."""
+def _load_positions(frames, offsets, b, first, count, m, level, P, positions, floats):
+    """FIRST and REST of a tile's points, from positions in float64: a float32 location times a size is exact there.
+
+    Two loops, since the one that rounds becomes vectors only where its numbers are contiguous.
+    """
     start = unsigned(level * P)
     for i in range(count):
         q, at = unsigned(first + i), unsigned(i * P)
         base_x, base_y = frames[b, q, level, 0], frames[b, q, level, 1]
         unit_x, unit_y = frames[b, q, level, 2], frames[b, q, level, 3]
         for p in range(unsigned(P)):
-            x = base_x + unit_x * offsets[b, q, m, unsigned(2) * (start + p)]
-            y = base_y + unit_y * offsets[b, q, m, unsigned(2) * (start + p) + unsigned(1)]
-            first_x, first_y = np.floor(x), np.floor(y)
-            floats[FIRST_X, at + p], floats[FIRST_Y, at + p] = first_x, first_y
-            floats[REST_X, at + p], floats[REST_Y, at + p] = x - first_x, y - first_y
+            positions[0, at + p] = base_x + unit_x * offsets[b, q, m, unsigned(2) * (start + p)]
+            positions[1, at + p] = base_y + unit_y * offsets[b, q, m, unsigned(2) * (start + p) + unsigned(1)]
+    for axis in range(2):
+        for k in range(positions.shape[1]):
+            before = np.floor(positions[axis, k])
+            floats[FIRST_X + axis, k], floats[REST_X + axis, k] = before, positions[axis, k] - before
 
 
 # Element by element: an assignment to a whole array costs seconds of compilation, for its error messages.
