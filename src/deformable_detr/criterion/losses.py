@@ -41,8 +41,9 @@ class LayerLosses(NamedTuple):
 class SetLoss:
     """Matches queries with objects, layer by layer, then adds classification, L1 and GIoU losses.
 
-    The defaults are Deformable DETR's. Raises ValueError for class targets that `class_loss` has no use for. Everything is computed in float32, whatever the autocast around it: in half
-    precision 1 - p + 1e-8 underflows and costs become infinite.
+    The defaults are Deformable DETR's. Everything is computed in float32, whatever the autocast around it: in half
+    precision 1 - p + 1e-8 underflows and costs become infinite. Raises ValueError for a `class_target` that
+    `class_loss` has no use for.
 
     Attributes:
         class_weight: Of the classification loss; like the two below also of its cost in the matching.
@@ -84,7 +85,7 @@ class SetLoss:
 
     def __call__(self, predictions: Predictions, targets: Sequence[Target],
                  step: Counts | None = None, denoising: Denoising | None = None) -> Losses:
-        """The losses of a batch: its share of those of a whole step, which is `step` large; by default this batch is all.
+        """The losses of a batch, or its share of those of a larger step, whose size is `step`.
 
         `denoising` describes the extra queries, where there were any. Raises ValueError for targets that do not fit the
         predictions, and NonFiniteError, which names the image, when the matching meets NaN.

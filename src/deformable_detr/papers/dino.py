@@ -73,8 +73,8 @@ def network(config: DINOConfig, *, pretrained: bool = False) -> Network:
     position = MapPosition(width, offset=0, temperature=20)
     queries = ProposalQueries(config.num_queries, width, LabelledContent(config.num_queries, width, num_classes),
                               focal_head(width, num_classes), score_of_best_class)
-    decoder = Decoder(deformable_decoder_layers(config), SharedHead(focal_head(width, num_classes, epsilon=dab_detr.EPSILON)),
-                      BoxPlace(width), look_forward_twice, nn.LayerNorm(width))
+    head = SharedHead(focal_head(width, num_classes, epsilon=dab_detr.EPSILON))
+    decoder = Decoder(deformable_decoder_layers(config), head, BoxPlace(width), look_forward_twice, nn.LayerNorm(width))
     return Network(config, backbone, PyramidBuilder(backbone.channels, config.num_levels, position),
                    deformable_encoder(config), queries, decoder)
 

@@ -55,7 +55,7 @@ def plan_training(start: Start, given: Mapping[str, Any], annotations: Annotatio
     start = replace(start, **{name: choice.value for name, choice in beginning.items()})
     origin = read_origin(start)
     check_meaning(origin.config, given)
-    chosen = _choose_schedule(len(annotations.images), given) | _choose_rest(len(annotations.images), start, origin)
+    chosen = _choose_schedule(len(annotations.images), given) | _choose_rest(len(annotations.images), start)
     chosen |= _choose_plain_epochs(chosen, given)
     if given.get("shard"):
         del chosen["ema_decay"]   # which needs the whole model
@@ -92,7 +92,7 @@ def _choose_schedule(num_images: int, given: Mapping[str, Any]) -> dict[str, Cho
     }
 
 
-def _choose_rest(num_images: int, start: Start, origin: Origin) -> dict[str, Choice]:
+def _choose_rest(num_images: int, start: Start) -> dict[str, Choice]:
     """What does not depend on the length of the training."""
     cores, few = os.cpu_count() or 1, num_images < FEW_IMAGES
     chosen = {
@@ -100,9 +100,9 @@ def _choose_rest(num_images: int, start: Start, origin: Origin) -> dict[str, Cho
         "ema_decay": Choice(0.999, "the average of many steps detects better than the last step"),
         "class_target": Choice("iou", "scores that tell how well a box fits"),
         "save_steps": Choice(100, "an interruption costs at most this many steps"),
+        "denoising_queries": Choice(100, "noisy boxes to correct in every step, so that it learns sooner"),
         "num_workers": Choice(min(max(1, cores // 2), 8), f"half of {cores} cores read images, at most 8"),
     }
-    chosen["denoising_queries"] = Choice(100, "noisy boxes to correct in every step, so that it learns sooner")
     if start.weights == DEMO:
         chosen["learning_rate"] = Choice(3e-4, "suits the packaged detector, which is small")
         chosen["backbone_learning_rate"] = Choice(1e-4, "a third of it, as the backbone knows most already")
