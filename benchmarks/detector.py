@@ -1,8 +1,10 @@
-"""How fast the multi-scale detector is: `python benchmarks/detector.py`.
+"""How fast a detector is: `python benchmarks/detector.py [--preset detr]`, by default multi-scale.
 
-Beside it, where they are installed, the same detector of `transformers` with the same weights, and OpenVINO on that one
-exported; outputs are compared before anything is timed. The floor is the same convolutions and matrix products alone,
-on the inputs that they had.
+Beside it, where they are installed, the same detector of `transformers` with the same weights; outputs are compared
+before anything is timed. `transformers` has no DAB-Deformable-DETR and no DINO: beside these stands its Deformable
+DETR of the same width, layers and queries, as two-stage as they are. Beside multi-scale there is also OpenVINO on that
+one exported. The floor is the same convolutions and matrix products alone, on the inputs that they had; the
+projections that an attention keeps in one packed tensor are not in it.
 """
 
 from collections.abc import Callable
@@ -14,13 +16,17 @@ from measuring import run_cases
 from published import SIZE, build_ours, build_transformers, floor, image
 from torch import Tensor
 
-from deformable_detr import DeformableDETR, ImageBatch
+from deformable_detr import ImageBatch
 from deformable_detr.model.folding import fold_batch_norm
+from deformable_detr.model.network import Network
 
+PRESETS = ("multi-scale", "detr", "dab-detr", "dab-deformable-detr", "dino-4scale")
+NEAR = "transformers' Deformable DETR"      # another model of the same size
+NEAREST = {"dab-deformable-detr": "refine", "dino-4scale": "two-stage"}
 Look = Callable[[], tuple[Tensor, Tensor]]
 
 
-def looking(model: DeformableDETR) -> Look:
+def looking(model: Network) -> Look:
     batch = ImageBatch.from_images([image()])
 
     def look() -> tuple[Tensor, Tensor]:
@@ -44,25 +50,28 @@ def looking_with_transformers(model: Any) -> Look:
 
 def compare(results: dict[str, Any]) -> None:
     """Print how far the others' outputs are from ours."""
-    for name in results.keys() - {"deformable_detr", "floor"}:
+    for name in results.keys() - {"deformable_detr", "floor", NEAR}:
         logits, boxes = (f"{(one - other).abs().max():.1e}" for one, other in
                          zip(results["deformable_detr"], results[name], strict=True))
         print(f"{name}: logits differ by {logits}, boxes by {boxes}")
 
 
-def cases() -> dict[str, Callable[[], object]]:
-    ours = build_ours()
-    theirs = build_transformers(ours)
+def cases(preset: str) -> dict[str, Callable[[], object]]:
+    ours = build_ours(preset)
+    config = ours.config
+    nearest = build_ours(NEAREST[preset], ffn_width=config.ffn_width, num_queries=config.num_queries) \
+        if preset in NEAREST else ours
+    theirs = build_transformers(nearest)
     floor_of_ours = floor(ours, backward=False)
     ours.backbone.net = fold_batch_norm(ours.backbone.net)   # as `Detector` does with its copy
     found: dict[str, Callable[[], object]] = {"deformable_detr": looking(ours)}
     if theirs is not None:
-        found["transformers"] = looking_with_transformers(theirs)
-        through_openvino = looking_with_openvino(theirs, image())
+        found[NEAR if preset in NEAREST else "transformers"] = looking_with_transformers(theirs)
+        through_openvino = looking_with_openvino(theirs, image()) if preset == "multi-scale" else None
         if through_openvino:
             found["OpenVINO"] = through_openvino
     return {**found, "floor": floor_of_ours}
 
 
 if __name__ == "__main__":
-    run_cases(__doc__, cases, compare, f"{SIZE[0]} x {SIZE[1]}")
+    run_cases(__doc__, cases, compare, f"{SIZE[0]} x {SIZE[1]}", PRESETS)

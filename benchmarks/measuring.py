@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +33,38 @@ def timed(cases: dict[str, Callable[[], object]], repeats: int, device: str = "c
     return times
 
 
-def run_cases(description: str | None, build: Callable[[], dict[str, Callable[[], object]]],
-              compare: Callable[[dict[str, Any]], None], title: str) -> None:
+def run_cases(description: str | None, build: Callable[..., dict[str, Callable[[], object]]],
+              compare: Callable[[dict[str, Any]], None], title: str, presets: Sequence[str] = ()) -> None:
     """The command line of a benchmark: compare the cases' results, time them, print a table; one of them is "floor".
 
-    The peak of each case is measured in a process of its own, which runs the same file with `--peak`.
+    `build` makes the cases, of one of the `presets`, if there are any. The peak of each case is measured in a process
+    of its own, which runs the same file with `--peak`.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak", metavar="CASE", help="only print the MiB that this case adds")
+    parser.add_argument("--preset", choices=presets or None, default=next(iter(presets), None))
     options = parser.parse_args()
-    cases = build()
+    cases = build(options.preset) if presets else build()
     if options.peak:
         cases[options.peak]()
         print(added_peak(cases[options.peak]))
         return
     compare({name: case() for name, case in cases.items()})
     times = timed(cases, options.repeats, in_sequence=True)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {title}, float32\n")
+    what = f"{options.preset}, {title}" if presets else title
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {what}, float32\n")
     print("| | ms: median (minimum) | times ours | MiB added at the peak |\n|---|---|---|---|")
     for name, each in times.items():
-        peak = "" if name == "floor" else f"{_peak_of(name):.0f}"
+        peak = "" if name == "floor" else f"{_peak_of(name, options.preset):.0f}"
         print(f"| {name} | {cell(each, times['deformable_detr'])} | {peak} |", flush=True)
     ratio = statistics.median(times["deformable_detr"]) / statistics.median(times["floor"])
     print(f"\nours is {ratio:.2f} times the floor")
 
 
-def _peak_of(case: str) -> float:
-    output = subprocess.run([sys.executable, sys.argv[0], "--peak", case], check=True, capture_output=True, text=True)
+def _peak_of(case: str, preset: str | None) -> float:
+    flags = ["--peak", case, *(["--preset", preset] if preset else [])]
+    output = subprocess.run([sys.executable, sys.argv[0], *flags], check=True, capture_output=True, text=True)
     return float(output.stdout.split()[-1])
 
 

@@ -12,7 +12,8 @@ import torch
 from measuring import run_cases
 from published import SIZE, build_ours, build_transformers, floor, image
 
-from deformable_detr import DeformableDETR, ImageBatch, Target
+from deformable_detr import ImageBatch, Target
+from deformable_detr.model.network import Network
 from deformable_detr.training import SetLoss
 
 NUM_OBJECTS = 10
@@ -25,7 +26,7 @@ def targets() -> list[Target]:
     return [Target(torch.randint(91, (NUM_OBJECTS,), generator=generator), boxes)]
 
 
-def learning(model: DeformableDETR) -> Learn:
+def learning(model: Network) -> Learn:
     batch, loss = ImageBatch.from_images([image()]), SetLoss(class_weight=1)   # as `transformers` has it
 
     def learn() -> float:

@@ -93,6 +93,11 @@ class ImageBatch:
             row[:image_height, :image_width] = False
         return cls(torch.stack(padded), padding, sizes)
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether any image is smaller than the tensor."""
+        return any(size != tuple(self.images.shape[2:]) for size in self.sizes)
+
     def part(self, start: int, end: int) -> "ImageBatch":
         """Images `start` to `end` - 1, with the same padding."""
         return ImageBatch(self.images[start:end], self.padding[start:end], self.sizes[start:end])
@@ -104,6 +109,7 @@ class Features:
 
     maps: tuple[Float[Tensor, "B _ _ _"], ...]   # C3, C4, C5 (or the last of them), each (B, channels, H, W)
     padding: Bool[Tensor, "B H W"]               # of the input images
+    is_padded: bool = True                       # False: no image has any, which a GPU need not be asked
 
 
 @tensor_structure
@@ -115,6 +121,12 @@ class Pyramid:
     padding: Bool[Tensor, "B N"]            # True where a token covers padding
     valid_ratios: Float[Tensor, "B L 2"]    # unpadded share of width and height
     level_shapes: LevelShapes
+    is_padded: bool = True                  # False: no token covers padding
+
+    @property
+    def blocked(self) -> Bool[Tensor, "B 1 N"] | None:
+        """The tokens that no query may attend to, which are those at padding; None where there is none."""
+        return self.padding[:, None] if self.is_padded else None
 
     @property
     def level_starts(self) -> tuple[int, ...]:

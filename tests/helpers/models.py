@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from deformable_detr import DeformableDETR, ModelConfig
+from deformable_detr import DeformableDETR, ModelConfig, build_model
+from deformable_detr.model.network import Network
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo, save
 
@@ -15,10 +16,11 @@ TINY = ModelConfig(backbone="test_resnet", width=64, num_heads=2, num_points=2, 
 TINY_INFO = ModelInfo(("cat", "dog", "猫"), (1, 17, 90), Preprocessing(size=64, max_size=96))
 
 
-def small_model(preset: str = "two-stage", **changes: object) -> DeformableDETR:
-    """The same random weights at every call."""
+def small_model(preset: str = "two-stage", **changes: object) -> Network:
+    """The same random weights at every call, of any paper's preset; a dilated one has a backbone that can be."""
     torch.manual_seed(0)
-    return DeformableDETR(ModelConfig.preset(preset, **{**SMALL, **changes})).eval()
+    dilated = {"backbone": "test_resnet"} if "dc5" in preset else {}
+    return build_model(ModelConfig.preset(preset, **{**SMALL, **dilated, **changes})).eval()
 
 
 def save_tiny(path: Path, info: ModelInfo = TINY_INFO) -> Path:

@@ -6,23 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from deformable_detr import ImageBatch, ModelConfig, Target, build_model
+from deformable_detr import ImageBatch, ModelConfig, Target
 from deformable_detr.criterion.contrastive import contrastive_denoising
 from deformable_detr.criterion.denoising import build_denoising
-from deformable_detr.model.network import Network
 from deformable_detr.papers import PAPERS, Config, build_criterion
 from deformable_detr.weights import ModelInfo, from_official, load, save, to_official
-from helpers.models import SMALL
+from helpers.models import SMALL, small_model
 
 PRESETS = [preset for config in Config.papers.values() for preset in config.presets]
 TARGETS = [Target(torch.tensor([1, 2]), torch.tensor([[0.5, 0.5, 0.2, 0.3], [0.2, 0.7, 0.1, 0.1]])),
            Target(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))]
-
-
-def small(preset: str, **changes: object) -> Network:
-    torch.manual_seed(0)
-    backbone = "test_resnet" if "dc5" in preset else SMALL["backbone"]
-    return build_model(ModelConfig.preset(preset, **{**SMALL, "backbone": backbone, **changes})).eval()
 
 
 def batch_of(*sizes: tuple[int, int]) -> ImageBatch:
@@ -37,7 +30,7 @@ def test_every_paper_has_presets_of_its_own() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_odd_sizes_are_answered_and_every_parameter_learns(preset: str) -> None:
-    model = small(preset).train()
+    model = small_model(preset).train()
     batch = batch_of((65, 97), (33, 50))
     predictions = model(batch)
     losses = build_criterion(model.config)(predictions, TARGETS)
@@ -55,7 +48,7 @@ def test_odd_sizes_are_answered_and_every_parameter_learns(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @torch.no_grad()
 def test_queries_do_not_attend_to_padding(preset: str) -> None:
-    model = small(preset, num_queries=5)
+    model = small_model(preset, num_queries=5)
     memory = model.encoder(model.pyramid(model.backbone(batch_of((64, 64), (64, 128)))))
     queries = model.queries(memory)
     poisoned = replace(memory, tokens=memory.tokens.masked_fill(memory.padding[..., None], 1e4))
@@ -67,7 +60,7 @@ def test_queries_do_not_attend_to_padding(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @torch.no_grad()
 def test_files_and_published_names_go_there_and_back(preset: str, tmp_path: Path) -> None:
-    model = small(preset)
+    model = small_model(preset)
     save(tmp_path / "model.safetensors", model, ModelInfo(("a", "b", "c"), (1, 2, 3)))
     again, _ = load(tmp_path / "model.safetensors")
     assert again.config == model.config
@@ -82,7 +75,7 @@ def test_files_and_published_names_go_there_and_back(preset: str, tmp_path: Path
 @pytest.mark.parametrize("preset", PRESETS)
 @torch.no_grad()
 def test_bfloat16_is_near(preset: str) -> None:
-    model = small(preset, num_queries=5)
+    model = small_model(preset, num_queries=5)
     batch = batch_of((64, 96))
     expected = model(batch)
     found = model.bfloat16()(batch)
@@ -93,7 +86,7 @@ def test_bfloat16_is_near(preset: str) -> None:
 
 
 def test_detr_gives_one_class_to_a_query() -> None:
-    model = small("detr")
+    model = small_model("detr")
     with torch.no_grad():
         found = model(batch_of((64, 96))).detections([(64, 96)])[0]
     assert len(found) == SMALL["num_queries"]
@@ -102,7 +95,7 @@ def test_detr_gives_one_class_to_a_query() -> None:
 
 
 def test_denoising_queries_do_not_change_the_others() -> None:
-    model = small("dino-4scale")
+    model = small_model("dino-4scale")
     batch, noise = batch_of((64, 96), (50, 70)), contrastive_denoising(TARGETS, 12, 3)
     assert noise is not None
     with torch.no_grad():
@@ -116,7 +109,7 @@ def test_denoising_queries_do_not_change_the_others() -> None:
 @pytest.mark.parametrize("preset", ["detr", "dab-detr", "dab-deformable-detr"])
 def test_queries_without_proposals_refuse_extra_ones(preset: str) -> None:
     with pytest.raises(ValueError, match="extra_queries"):
-        small(preset)(batch_of((64, 96), (50, 70)), build_denoising(TARGETS, 4).queries)
+        small_model(preset)(batch_of((64, 96), (50, 70)), build_denoising(TARGETS, 4).queries)
 
 
 def test_a_field_of_another_paper_is_an_error() -> None:

@@ -33,6 +33,28 @@ def test_rows_follow_the_names(names: Sequence[str], preset: Preset) -> None:
                 assert known == (name in KNOWN) or key.endswith("bias"), (key, name)   # the bias starts as published
 
 
+@pytest.mark.parametrize("names", [("c", "a"), ("x", "b", "y", "z"), ("x",)])
+def test_the_row_after_the_classes_is_kept(names: Sequence[str]) -> None:
+    """It means "no object" in DETR."""
+    model = small_model("detr")
+    before, after = (network.decoder.heads.of_layer(0).classify.weight
+                     for network in (model, with_classes(model, KNOWN, names)))
+    assert len(after) == len(names) + 1
+    assert torch.equal(after[-1], before[-1])
+    for row, name in enumerate(names):
+        assert any(torch.equal(after[row], old) for old in before) == (name in KNOWN)
+
+
+def test_labels_and_proposals_of_dino_have_classes_too() -> None:
+    model = small_model("dino-4scale")
+    torch.nn.init.normal_(model.queries.head.classify.bias)
+    before, after = model.state_dict(), with_classes(model, KNOWN, ("c", "new", "a", "b", "more")).state_dict()
+    for key in ("queries.embedding.labels.weight", "queries.head.classify.weight", "queries.head.classify.bias",
+                "decoder.heads.shared.classify.weight"):
+        assert torch.equal(after[key][[0, 2, 3]], before[key][[2, 0, 1]]), key
+    assert len(after["queries.embedding.labels.weight"]) == 6
+
+
 def test_a_known_class_scores_as_before() -> None:
     model = small_model()
     changed = with_classes(model, KNOWN, ("c", "new", "a"))

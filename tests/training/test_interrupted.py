@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deformable_detr.cli import main
 from deformable_detr.papers import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
@@ -60,6 +61,24 @@ def kill_and_resume(flags: Callable[..., Flags], folder: Path, kills: int, epoch
 
 def test_a_killed_run_continues_as_an_uninterrupted_one(flags: Callable[..., Flags], tmp_path: Path) -> None:
     kill_and_resume(flags, tmp_path, kills=1, epochs=2)
+
+
+@pytest.mark.parametrize("preset", ["detr", "dab-detr", "dab-deformable-detr", "dino-4scale"])
+def test_each_paper_learns_and_continues_bit_for_bit(preset: str, train_flags: Callable[..., Flags],
+                                                     tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def flags(out: Path, *more: object) -> Flags:
+        return train_flags("--preset", preset, "--epochs", 3, "--batch-size", 1, "--dropout", 0.1, "--save-steps", 2,
+                           "--learning-rate", 1e-3, "--backbone-learning-rate", 1e-3, "--out", out, *more)
+
+    assert main(flags(whole)) == 0
+    result = disturbed("kill", 0, flags(parts))
+    assert result.returncode == -9, result.stderr
+    assert main(flags(parts, "--resume")) == 0
+    assert_same_ending(whole, parts)
+    losses = [float(row["loss"]) for row in RunFolder(whole).rows()]
+    assert losses[-1] < losses[0], losses
 
 
 @pytest.mark.slow

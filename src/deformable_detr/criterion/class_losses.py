@@ -15,6 +15,14 @@ from deformable_detr.criterion.matching import Matches
 SCORE_SHARE = 0.25   # of the score in a soft target
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How large a step of the optimizer is, over all its batches, in the mean of all processes."""
+
+    boxes: Float[Tensor, ""]        # annotated objects
+    images: Float[Tensor, ""]
+
+
 class Answers(NamedTuple):
     """What some layers predicted, and which of it was matched with what."""
 
@@ -23,8 +31,13 @@ class Answers(NamedTuple):
     matches: Matches
     labels: Int64[Tensor, "T"]              # of all images, one after the other
     truth: Float[Tensor, "T 4"]
-    num_boxes: Float[Tensor, ""]            # what losses are divided by
+    step: Counts
     weights: Float[Tensor, "B Q"] | None    # of each query in the sum; None: all count the same
+
+    @property
+    def divisor(self) -> Float[Tensor, ""]:
+        """The number of boxes in the step, but at least 1: what losses are divided by."""
+        return self.step.boxes.clamp(min=1)
 
     def matched(self) -> tuple[Tensor, ...]:
         """The index of each matched query's logit for its object's class."""
@@ -33,7 +46,7 @@ class Answers(NamedTuple):
     def summed(self, losses: Float[Tensor, "layers B Q K"]) -> Float[Tensor, "layers"]:
         """The weighted sum over queries and classes in each layer, divided by the number of boxes."""
         weighted = losses if self.weights is None else losses * self.weights[..., None]
-        return weighted.flatten(1).sum(1) / self.num_boxes
+        return weighted.flatten(1).sum(1) / self.divisor
 
 
 ClassLoss = Callable[[Answers], Tensor]     # a loss for each layer
@@ -83,8 +96,8 @@ class QualityLoss:
 class SoftmaxLoss:
     """Cross-entropy over the classes and "no object", the last logit (DETR, arXiv 2005.12872, section 3.1).
 
-    "No object" counts `no_object_weight`, since most queries have none. The mean is weighted, not divided by the
-    number of boxes.
+    "No object" counts `no_object_weight`, since most queries have none. The sum is divided by the weights of all
+    queries in the step, not by the number of boxes.
     """
 
     no_object_weight: float = 0.1
@@ -96,7 +109,15 @@ class SoftmaxLoss:
         wanted[layer, image, query] = label
         weights = torch.where(wanted == no_object, self.no_object_weight, 1.0)
         entropy = F.cross_entropy(answers.logits.flatten(0, 2), wanted.flatten(), reduction="none").view_as(wanted)
-        return (weights * entropy).flatten(1).sum(1) / weights.flatten(1).sum(1)
+        return (weights * entropy).flatten(1).sum(1) / self._all_weights(answers, weights.flatten(1).sum(1))
+
+    def _all_weights(self, answers: Answers, of_batch: Float[Tensor, "layers"]) -> Float[Tensor, "layers"]:
+        """The weights of all queries in the step: those of this batch, and what its other images and objects add."""
+        _, images, queries, _ = answers.logits.shape
+        other_images, other_boxes = answers.step.images - images, answers.step.boxes - len(answers.labels)
+        least = self.no_object_weight * queries
+        others = least * other_images + (1 - self.no_object_weight) * other_boxes
+        return (of_batch + others).clamp(min=least * answers.step.images)   # more objects than queries count as none
 
 
 @torch.no_grad()

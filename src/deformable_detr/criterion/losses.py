@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
-from deformable_detr.criterion.class_costs import FocalCost
-from deformable_detr.criterion.class_losses import Answers, ClassLoss, FocalLoss, QualityLoss
+from deformable_detr.criterion.class_costs import ClassCost, FocalCost
+from deformable_detr.criterion.class_losses import Answers, ClassLoss, Counts, FocalLoss, QualityLoss
 from deformable_detr.criterion.denoising import Denoising
 from deformable_detr.criterion.matching import Matches, MatchingCost, match
 from deformable_detr.criterion.proposals import ProposalTask, objectness
@@ -42,7 +42,8 @@ class SetLoss:
     """Matches queries with objects, layer by layer, then adds classification, L1 and GIoU losses.
 
     The defaults are Deformable DETR's. Everything is computed in float32, whatever the autocast around it: in half
-    precision 1 - p + 1e-8 underflows and costs become infinite.
+    precision 1 - p + 1e-8 underflows and costs become infinite. Raises ValueError for a `class_target` that
+    `class_loss` has no use for.
 
     Attributes:
         class_weight: Of the classification loss; like the two below also of its cost in the matching.
@@ -55,8 +56,10 @@ class SetLoss:
             each object, so there must be enough queries.
         class_target: What a matched query's score should become: "hard", 1; or "iou", which grows with how well its
             box fits, so that the best boxes come first (see `QualityLoss`). Proposals are always "hard".
-        class_loss: In the place of the one that `class_target` means.
-        cost: Of the matching, in the place of the one that the weights above mean.
+        class_loss: In the place of the focal loss.
+        class_cost: Of the matching, in the place of the focal loss's.
+        class_cost_factor: How many times `class_weight` the class weighs in the matching.
+        giou_epsilon: Added to the areas that the GIoU divides by, in matching and loss.
         proposals: Which proposals are trained as what.
         denoising_names: Whether the parts of the denoising are listed, as zeros, where there is none.
     """
@@ -69,13 +72,20 @@ class SetLoss:
     proposal_repeats: int = 1
     class_target: Literal["hard", "iou"] = "hard"
     class_loss: ClassLoss | None = None
-    cost: MatchingCost | None = None
+    class_cost: ClassCost | None = None
+    class_cost_factor: float = 1
+    giou_epsilon: float = 0.0
     proposals: ProposalTask = objectness
     denoising_names: bool = False
 
+    def __post_init__(self) -> None:
+        if self.class_loss and self.class_target != "hard":
+            raise ValueError(f"class_target: expected 'hard', the only one for {type(self.class_loss).__name__}, "
+                             f"got {self.class_target!r}")
+
     def __call__(self, predictions: Predictions, targets: Sequence[Target],
-                 num_boxes: Float[Tensor, ""] | None = None, denoising: Denoising | None = None) -> Losses:
-        """The losses of a batch, divided by `num_boxes`, by default `count_boxes(targets)`.
+                 step: Counts | None = None, denoising: Denoising | None = None) -> Losses:
+        """The losses of a batch, or its share of those of a larger step, whose size is `step`.
 
         `denoising` describes the extra queries, where there were any. Raises ValueError for targets that do not fit the
         predictions, and NonFiniteError, which names the image, when the matching meets NaN.
@@ -83,23 +93,22 @@ class SetLoss:
         check_targets(predictions, targets)
         device = predictions.logits.device
         with torch.autocast(device.type, enabled=False):
-            if num_boxes is None:
-                num_boxes = count_boxes(targets, device)
-            return self._losses(predictions, to_device(list(targets), device), num_boxes, to_device(denoising, device))
+            return self._losses(predictions, to_device(list(targets), device), step or count_step(targets, device),
+                                to_device(denoising, device))
 
-    def _losses(self, predictions: Predictions, targets: list[Target], num_boxes: Float[Tensor, ""],
+    def _losses(self, predictions: Predictions, targets: list[Target], step: Counts,
                 denoising: Denoising | None) -> Losses:
         last = len(predictions.logits) - 1
         endings = [*(f"_{layer}" for layer in range(last)), ""]
-        groups = [LayerLosses(endings, self._matched(predictions.logits, predictions.boxes, targets, num_boxes))]
+        groups = [LayerLosses(endings, self._matched(predictions.logits, predictions.boxes, targets, step))]
         if predictions.proposals is not None:
-            groups.append(self._proposal_losses(predictions.proposals, targets, num_boxes))
+            groups.append(self._proposal_losses(predictions.proposals, targets, step))
         noisy = [f"_dn{ending}" for ending in endings]
         if denoising is not None:
             extra = predictions.extra
             assert extra is not None, "the model got no extra queries"
             matches = denoising.matches(targets, last + 1)
-            groups.append(LayerLosses(noisy, self._by_kind(extra.logits, extra.boxes, matches, targets, num_boxes,
+            groups.append(LayerLosses(noisy, self._by_kind(extra.logits, extra.boxes, matches, targets, step,
                                                            denoising.weights)))
         elif self.denoising_names:
             zeros = predictions.logits.new_zeros(len(noisy))
@@ -116,33 +125,32 @@ class SetLoss:
                     weighted.append(weights[kind] * losses[layer])
         return Losses(torch.stack(weighted).sum(), parts)
 
-    def _proposal_losses(self, proposals: Proposals, targets: list[Target],
-                         num_boxes: Float[Tensor, ""]) -> LayerLosses:
+    def _proposal_losses(self, proposals: Proposals, targets: list[Target], step: Counts) -> LayerLosses:
         task = self.proposals(proposals, targets)
         repeats = self.proposal_repeats
         objects = [Target(target.labels.repeat(repeats), target.boxes.repeat(repeats, 1), target.image_id)
                    for target in task.targets]
         hard = replace(self, class_target="hard")
-        return LayerLosses([task.ending], hard._matched(task.logits[None], task.boxes[None], objects,
-                                                        num_boxes * repeats))
+        repeated = replace(step, boxes=step.boxes * repeats)
+        return LayerLosses([task.ending], hard._matched(task.logits[None], task.boxes[None], objects, repeated))
 
     def _matched(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"],
-                 targets: list[Target], num_boxes: Float[Tensor, ""]) -> dict[str, Float[Tensor, "layers"]]:
+                 targets: list[Target], step: Counts) -> dict[str, Float[Tensor, "layers"]]:
         matches = match(logits.float(), boxes.float(), targets, self.matching_cost)
-        return self._by_kind(logits, boxes, matches, targets, num_boxes)
+        return self._by_kind(logits, boxes, matches, targets, step)
 
     def _by_kind(self, logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B Q 4"], matches: Matches,
-                 targets: list[Target], num_boxes: Float[Tensor, ""],
+                 targets: list[Target], step: Counts,
                  weights: Float[Tensor, "B Q"] | None = None) -> dict[str, Float[Tensor, "layers"]]:
         labels, truth = (torch.cat([getattr(target, name) for target in targets]) for name in ("labels", "boxes"))
-        answers = Answers(logits.float(), boxes.float(), matches, labels, truth, num_boxes, weights)
-        return {"loss_ce": self._class_loss(answers), **box_losses(answers, self.matching_cost.epsilon)}
+        answers = Answers(logits.float(), boxes.float(), matches, labels, truth, step, weights)
+        return {"loss_ce": self._class_loss(answers), **box_losses(answers, self.giou_epsilon)}
 
     @property
     def matching_cost(self) -> MatchingCost:
         """What the matching minimises."""
-        return self.cost or MatchingCost(self.class_weight, self.box_weight, self.giou_weight,
-                                         FocalCost(self.alpha, self.gamma))
+        return MatchingCost(self.class_weight * self.class_cost_factor, self.box_weight, self.giou_weight,
+                            self.class_cost or FocalCost(self.alpha, self.gamma), self.giou_epsilon)
 
     @property
     def _class_loss(self) -> ClassLoss:
@@ -162,17 +170,17 @@ def box_losses(answers: Answers, epsilon: float) -> dict[str, Float[Tensor, "lay
         share = answers.weights[matches.image, matches.query]
         distance, disjoint = distance * share, disjoint * share
     zeros = answers.boxes.new_zeros(len(answers.boxes))
-    return {"loss_bbox": zeros.index_add(0, matches.layer, distance) / answers.num_boxes,
-            "loss_giou": zeros.index_add(0, matches.layer, disjoint) / answers.num_boxes}
+    return {"loss_bbox": zeros.index_add(0, matches.layer, distance) / answers.divisor,
+            "loss_giou": zeros.index_add(0, matches.layer, disjoint) / answers.divisor}
 
 
-def count_boxes(targets: Sequence[Target], device: torch.device) -> Float[Tensor, ""]:
-    """Number of objects a rank, averaged over all ranks; at least 1."""
-    count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=device)
+def count_step(targets: Sequence[Target], device: torch.device) -> Counts:
+    """Objects and images of a step that has these `targets` in this process, averaged over all processes."""
+    count = torch.tensor([float(sum(len(target.labels) for target in targets)), float(len(targets))], device=device)
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(count)
         count = count / distributed.get_world_size()
-    return count.clamp(min=1)
+    return Counts(*count)
 
 
 def check_targets(predictions: Predictions, targets: Sequence[Target]) -> None:

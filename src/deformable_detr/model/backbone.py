@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         maps = self.net(images)[-self.num_maps:]
         if self.channels_last:
             maps = [values.permute(0, 3, 1, 2) for values in maps]
-        return Features(tuple(maps), batch.padding)
+        return Features(tuple(maps), batch.padding, batch.is_padded)
 
 
 def freeze_until(net: nn.Module, stages: list[str]) -> None:

@@ -53,8 +53,7 @@ class ConditionalAttention(nn.Module):
         queries = self.side_by_side(query, self.query_sine(place.sine))
         keys = self.side_by_side(key, key_position)
         dropout = self.dropout if self.training else 0.0
-        return self.output(attend(queries, keys, self.value(memory.tokens), self.num_heads,
-                                  memory.padding[:, None], dropout))
+        return self.output(attend(queries, keys, self.value(memory.tokens), self.num_heads, memory.blocked, dropout))
 
     def contents(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid,  # noqa: ARG002
                  key_position: Float[Tensor, "B N C"]) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B N C"]]:  # noqa: ARG002

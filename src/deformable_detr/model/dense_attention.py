@@ -29,10 +29,14 @@ class DenseAttention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def attend(self, query: Float[Tensor, "B Q C"], key: Float[Tensor, "B N C"], value: Float[Tensor, "B N C"],
+    def attend(self, query: Float[Tensor, "B Q C"], key: Float[Tensor, "B N C"] | None, value: Float[Tensor, "B N C"],
                blocked: Bool[Tensor, "B _ N"] | None) -> Float[Tensor, "B Q C"]:
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        query, key, value = (F.linear(*parts) for parts in zip((query, key, value), weights, biases, strict=True))
+        """Project and attend; without `key` the keys are projected from what the queries are, in one product."""
+        inputs, widths = ([query, value], (2, 1)) if key is None else ([query, key, value], (1, 1, 1))
+        rows = [width * query.shape[-1] for width in widths]
+        weights, biases = self.in_proj_weight.split(rows), self.in_proj_bias.split(rows)
+        *made, value = (F.linear(*parts) for parts in zip(inputs, weights, biases, strict=True))
+        query, key = made[0].chunk(2, dim=-1) if key is None else made
         return self.out_proj(attend(query, key, value, self.num_heads, blocked, self.dropout if self.training else 0.0))
 
 
@@ -42,7 +46,7 @@ class QuerySelfAttention(DenseAttention):
     def forward(self, hidden: Float[Tensor, "B Q C"], place: Place,
                 blocked: Bool[Tensor, "B Q Q"] | None) -> Float[Tensor, "B Q C"]:
         query = hidden + place.position
-        return self.attend(query, query, hidden, blocked)
+        return self.attend(query, None, hidden, blocked)
 
 
 class TokenSelfAttention(DenseAttention):
@@ -50,7 +54,7 @@ class TokenSelfAttention(DenseAttention):
 
     def forward(self, tokens: Float[Tensor, "B N C"], place: Place, memory: Pyramid) -> Float[Tensor, "B N C"]:
         query = tokens + place.position
-        return self.attend(query, query, tokens, memory.padding[:, None])
+        return self.attend(query, None, tokens, memory.blocked)
 
 
 class MemoryAttention(DenseAttention):
@@ -58,4 +62,4 @@ class MemoryAttention(DenseAttention):
 
     def forward(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Float[Tensor, "B Q C"]:
         key = memory.tokens + memory.position
-        return self.attend(hidden + place.position, key, memory.tokens, memory.padding[:, None])
+        return self.attend(hidden + place.position, key, memory.tokens, memory.blocked)

@@ -74,7 +74,8 @@ class ModulatedPlace(nn.Module):
         sine = encoded[..., :self.width]
         if layer > 0:
             sine = sine * self.scale(hidden)
-        ratio = self.expected_size(hidden).sigmoid() / reference[..., 2:].to(hidden.dtype)   # of width and height
+        # A small side is 0 in half precision.
+        ratio = (self.expected_size(hidden).sigmoid() / reference[..., 2:]).to(hidden.dtype)    # of width and height
         y, x = sine.chunk(2, dim=-1)
         return Place(self.position(encoded), scaled(reference, memory),
                      torch.cat([y * ratio[..., 1:], x * ratio[..., :1]], dim=-1))

@@ -42,7 +42,8 @@ class PyramidBuilder(nn.Module):
             position=flatten(positions).to(self.level_embedding.dtype),
             padding=torch.cat([padding.flatten(1) for padding in paddings], dim=1),
             valid_ratios=torch.stack([valid_ratio(padding) for padding in paddings], dim=1).to(precise),
-            level_shapes=tuple((level.shape[2], level.shape[3]) for level in levels))
+            level_shapes=tuple((level.shape[2], level.shape[3]) for level in levels),
+            is_padded=features.is_padded)
 
     def project(self, maps: Sequence[Tensor]) -> list[Float[Tensor, "B C _ _"]]:
         """The maps of all L levels, with `width` channels each."""
@@ -76,7 +77,8 @@ class SingleMap(nn.Module):
             position=flatten([self.position(padding, precise)]).to(self.projection.weight.dtype),
             padding=padding.flatten(1),
             valid_ratios=valid_ratio(padding)[:, None].to(precise),
-            level_shapes=((level.shape[2], level.shape[3]),))
+            level_shapes=((level.shape[2], level.shape[3]),),
+            is_padded=features.is_padded)
 
 
 class GroupNorm(nn.GroupNorm):

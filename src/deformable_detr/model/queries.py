@@ -82,7 +82,7 @@ def refuse_extra(extra: ExtraQueries | None) -> None:
     """Raise ValueError for extra queries, which start from boxes."""
     if extra is not None:
         raise ValueError("extra_queries: expected none for learned queries, since only a two-stage detector "
-                         "starts from boxes")
+                         "starts from proposed boxes")
 
 
 class Embedded(NamedTuple):
@@ -196,6 +196,11 @@ class ProposalQueries(nn.Module):
         logits = self.head.classify(hidden)
         chosen = self.score(logits).topk(min(self.num_queries, logits.shape[1]), dim=1).indices
         return Proposals(logits, self.head.move(hidden, start), chosen)
+
+
+def scores_objects(queries: nn.Module) -> bool:
+    """Whether class 0 of the proposals means an object of any class."""
+    return isinstance(queries, ProposalQueries) and queries.score is score_of_first_class
 
 
 def initial_boxes(memory: Pyramid) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N"]]:

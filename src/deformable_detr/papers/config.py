@@ -6,6 +6,9 @@ from typing import Any, ClassVar, Literal
 
 Preset = Literal["single-scale", "single-scale-dc5", "multi-scale", "refine", "two-stage", "detr", "detr-dc5",
                  "dab-detr", "dab-detr-dc5", "dab-deformable-detr", "dino-4scale", "dino-5scale"]     # of all papers
+NO_PROPOSED_BOXES = ("the queries of this detector do not start from proposed boxes (those of a two-stage "
+                     "detector do)")
+NO_SAMPLING = "nothing is sampled whose places would have to be learned slowly"
 GROUPS = 32     # of the group norm after each projection of a pyramid
 
 COUNTS = ("num_heads", "num_encoder_layers", "num_decoder_layers", "ffn_width", "num_queries", "num_classes", "width")
@@ -94,8 +97,16 @@ class Config:
 
     @property
     def starts_from_boxes(self) -> bool:
-        """Whether queries start from boxes, so that training can add noisy ones (denoising)."""
+        """Whether queries start from proposed boxes, so that training can add noisy ones (denoising)."""
         return False
+
+    @property
+    def meaningless(self) -> dict[str, tuple[Any, str]]:
+        """Settings of a recipe that mean nothing for this detector: the value that each must have, and why."""
+        if self.starts_from_boxes:
+            return {}
+        return {"denoising_queries": (0, NO_PROPOSED_BOXES),
+                "proposal_repeats": (1, "this detector makes no proposals (a two-stage detector does)")}
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from torch import nn
 
 from deformable_detr.criterion.losses import SetLoss
-from deformable_detr.criterion.matching import MatchingCost
 from deformable_detr.model.backbone import Backbone
 from deformable_detr.model.conditional_attention import (
     ConditionalAttention,
@@ -30,7 +29,7 @@ from deformable_detr.model.position import MapPosition
 from deformable_detr.model.pyramid import SingleMap
 from deformable_detr.model.queries import AnchorQueries
 from deformable_detr.model.refinement import look_forward_twice
-from deformable_detr.papers.config import Config, Preset
+from deformable_detr.papers.config import NO_SAMPLING, Config, Preset
 
 EPSILON = 1e-3          # of the inverse sigmoid, in this paper and those after it
 GIOU_EPSILON = 1e-6     # added to areas that are divided by
@@ -48,6 +47,10 @@ class DABDETRConfig(Config):
 
     ffn_width: int = 2048
     dropout: float = 0.0
+
+    @property
+    def meaningless(self) -> dict[str, tuple[Any, str]]:
+        return {**super().meaningless, "slow_factor": (1, NO_SAMPLING)}
 
 
 def network(config: DABDETRConfig, *, pretrained: bool = False) -> Network:
@@ -73,4 +76,4 @@ def feed_forward(config: DABDETRConfig) -> FeedForward:
 
 def criterion(config: Config) -> SetLoss:  # noqa: ARG001
     """Focal loss, which counts half as much in the sum as in the matching."""
-    return SetLoss(class_weight=1, cost=MatchingCost(classes=2, epsilon=GIOU_EPSILON))
+    return SetLoss(class_weight=1, class_cost_factor=2, giou_epsilon=GIOU_EPSILON)

@@ -14,7 +14,6 @@ from torch import nn
 from deformable_detr.criterion.class_costs import softmax_cost
 from deformable_detr.criterion.class_losses import SoftmaxLoss
 from deformable_detr.criterion.losses import SetLoss
-from deformable_detr.criterion.matching import MatchingCost
 from deformable_detr.model.backbone import Backbone
 from deformable_detr.model.decoder import Decoder, DecoderLayer
 from deformable_detr.model.dense_attention import MemoryAttention, QuerySelfAttention, TokenSelfAttention
@@ -27,7 +26,7 @@ from deformable_detr.model.position import MapPosition
 from deformable_detr.model.pyramid import SingleMap
 from deformable_detr.model.queries import SlotQueries
 from deformable_detr.model.refinement import stay
-from deformable_detr.papers.config import Config, Preset
+from deformable_detr.papers.config import NO_SAMPLING, Config, Preset
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class DETRConfig(Config):
 
     ffn_width: int = 2048
     num_queries: int = 100
+
+    @property
+    def meaningless(self) -> dict[str, tuple[Any, str]]:
+        return {**super().meaningless, "slow_factor": (1, NO_SAMPLING),
+                "class_target": ("hard", "scores come from a softmax over the classes and \"no object\"")}
 
 
 def network(config: DETRConfig, *, pretrained: bool = False) -> Network:
@@ -67,4 +71,4 @@ def feed_forward(config: DETRConfig) -> FeedForward:
 
 def criterion(config: DETRConfig) -> SetLoss:  # noqa: ARG001
     """Cross-entropy over the classes and "no object", which counts a tenth (section 3.1 and appendix A.4)."""
-    return SetLoss(class_weight=1, class_loss=SoftmaxLoss(), cost=MatchingCost(classes=1, class_cost=softmax_cost))
+    return SetLoss(class_weight=1, class_loss=SoftmaxLoss(), class_cost=softmax_cost)

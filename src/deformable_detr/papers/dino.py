@@ -8,7 +8,7 @@ epochs and 50.4 after 24, 5-scale 49.4 and 51.3.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import nn
@@ -16,7 +16,6 @@ from torch import nn
 from deformable_detr.criterion.contrastive import contrastive_denoising
 from deformable_detr.criterion.denoising import Denoising
 from deformable_detr.criterion.losses import SetLoss
-from deformable_detr.criterion.matching import MatchingCost
 from deformable_detr.criterion.proposals import chosen_classes
 from deformable_detr.model.backbone import Backbone
 from deformable_detr.model.decoder import Decoder
@@ -27,8 +26,8 @@ from deformable_detr.model.position import MapPosition
 from deformable_detr.model.pyramid import PyramidBuilder
 from deformable_detr.model.queries import LabelledContent, ProposalQueries, score_of_best_class
 from deformable_detr.model.refinement import look_forward_twice
+from deformable_detr.papers import dab_detr
 from deformable_detr.papers.config import DeformableConfig, Preset
-from deformable_detr.papers.dab_detr import EPSILON, GIOU_EPSILON
 from deformable_detr.papers.deformable_detr import deformable_decoder_layers, deformable_encoder
 from deformable_detr.structures import Target
 
@@ -74,8 +73,8 @@ def network(config: DINOConfig, *, pretrained: bool = False) -> Network:
     position = MapPosition(width, offset=0, temperature=20)
     queries = ProposalQueries(config.num_queries, width, LabelledContent(config.num_queries, width, num_classes),
                               focal_head(width, num_classes), score_of_best_class)
-    decoder = Decoder(deformable_decoder_layers(config), SharedHead(focal_head(width, num_classes, epsilon=EPSILON)),
-                      BoxPlace(width), look_forward_twice, nn.LayerNorm(width))
+    head = SharedHead(focal_head(width, num_classes, epsilon=dab_detr.EPSILON))
+    decoder = Decoder(deformable_decoder_layers(config), head, BoxPlace(width), look_forward_twice, nn.LayerNorm(width))
     return Network(config, backbone, PyramidBuilder(backbone.channels, config.num_levels, position),
                    deformable_encoder(config), queries, decoder)
 
@@ -85,7 +84,6 @@ def denoising(config: DINOConfig, targets: Sequence[Target], num_queries: int) -
     return contrastive_denoising(targets, num_queries, config.num_classes)
 
 
-def criterion(config: DINOConfig) -> SetLoss:  # noqa: ARG001
+def criterion(config: DINOConfig) -> SetLoss:
     """DAB-DETR's, on the chosen proposals with their classes, and on denoising queries."""
-    return SetLoss(class_weight=1, cost=MatchingCost(classes=2, epsilon=GIOU_EPSILON),
-                   proposals=chosen_classes, denoising_names=True)
+    return replace(dab_detr.criterion(config), proposals=chosen_classes, denoising_names=True)

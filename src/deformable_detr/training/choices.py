@@ -10,6 +10,7 @@ from typing import Any
 
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.training.defaults import SIZE_STEP, default_size, find_machine, typical_side
+from deformable_detr.training.optimizer import check_meaning
 from deformable_detr.training.origin import Origin, read_origin
 from deformable_detr.training.processes import num_processes
 from deformable_detr.training.recipe import Recipe
@@ -43,21 +44,24 @@ class Plan:
 def plan_training(start: Start, given: Mapping[str, Any], annotations: Annotations) -> Plan:
     """Choose what neither `start` nor the recipe's settings in `given` decide, and read the weights to start from.
 
-    A preset means the published recipe: then nothing is chosen. Raises ValueError for a start or a recipe that is
-    impossible.
+    A preset means the published recipe: then nothing is chosen. What is neither given nor chosen is as published for
+    the paper. Raises ValueError for a start or a recipe that is impossible.
     """
     if start.preset:
         origin = read_origin(start)
+        check_meaning(origin.config, given)
         return Plan(start, origin, Recipe(**{**origin.config.recipe, **given}), {})
     beginning = _choose_start(start, annotations) if start.is_open else {}
     start = replace(start, **{name: choice.value for name, choice in beginning.items()})
     origin = read_origin(start)
-    chosen = _choose_schedule(len(annotations.images), given) | _choose_rest(len(annotations.images), start, origin)
+    check_meaning(origin.config, given)
+    chosen = _choose_schedule(len(annotations.images), given) | _choose_rest(len(annotations.images), start)
     chosen |= _choose_plain_epochs(chosen, given)
     if given.get("shard"):
         del chosen["ema_decay"]   # which needs the whole model
-    chosen = {name: choice for name, choice in chosen.items() if name not in given}
-    recipe = Recipe(**{name: choice.value for name, choice in chosen.items()}, **given)
+    chosen = {name: choice for name, choice in chosen.items()
+              if name not in given and name not in origin.config.meaningless}
+    recipe = Recipe(**{**origin.config.recipe, **{name: choice.value for name, choice in chosen.items()}, **given})
     return Plan(start, origin, recipe, {name: f"{choice.value}: {choice.reason}"
                                         for name, choice in {**beginning, **chosen}.items()})
 
@@ -88,7 +92,7 @@ def _choose_schedule(num_images: int, given: Mapping[str, Any]) -> dict[str, Cho
     }
 
 
-def _choose_rest(num_images: int, start: Start, origin: Origin) -> dict[str, Choice]:
+def _choose_rest(num_images: int, start: Start) -> dict[str, Choice]:
     """What does not depend on the length of the training."""
     cores, few = os.cpu_count() or 1, num_images < FEW_IMAGES
     chosen = {
@@ -96,10 +100,9 @@ def _choose_rest(num_images: int, start: Start, origin: Origin) -> dict[str, Cho
         "ema_decay": Choice(0.999, "the average of many steps detects better than the last step"),
         "class_target": Choice("iou", "scores that tell how well a box fits"),
         "save_steps": Choice(100, "an interruption costs at most this many steps"),
+        "denoising_queries": Choice(100, "noisy boxes to correct in every step, so that it learns sooner"),
         "num_workers": Choice(min(max(1, cores // 2), 8), f"half of {cores} cores read images, at most 8"),
     }
-    if origin.config.starts_from_boxes:
-        chosen["denoising_queries"] = Choice(100, "noisy boxes to correct in every step, so that it learns sooner")
     if start.weights == DEMO:
         chosen["learning_rate"] = Choice(3e-4, "suits the packaged detector, which is small")
         chosen["backbone_learning_rate"] = Choice(1e-4, "a third of it, as the backbone knows most already")

@@ -5,20 +5,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from deformable_detr.model.network import Network
+from deformable_detr.model.queries import scores_objects
 from deformable_detr.papers import build_model
 from deformable_detr.text import quoted
 
 logger = logging.getLogger(__name__)
 
 CLASSIFIER = ".classify."                       # in the names of tensors with a row for each class
-PROPOSAL_CLASSIFIER = "queries.head.classify."  # whose first row means "object"
+PROPOSAL_CLASSIFIER = "queries.head.classify."
+LABELS = "queries.embedding.labels."            # DINO's, with a row for each class and one more
 
 
 def with_classes(model: Network, known: Sequence[str], names: Sequence[str]) -> Network:
     """A detector of the classes `known` for the classes `names`.
 
-    Each class head keeps the rows of classes that have the same name in both, in the order of `names`; rows of new
-    classes are random. All other tensors are kept. What is kept and what starts anew is logged.
+    What has a row for each class keeps the rows of classes that have the same name in both, in the order of `names`;
+    rows of new classes are random. So does the row after them, which means "no object" in DETR. All other tensors are
+    kept. What is kept and what starts anew is logged.
     """
     if tuple(known) == tuple(names):
         return model
@@ -29,9 +32,11 @@ def with_classes(model: Network, known: Sequence[str], names: Sequence[str]) -> 
     state = {}
     for key, tensor in model.state_dict().items():
         state[key] = tensor
-        if CLASSIFIER in key:
+        if CLASSIFIER in key or key.startswith(LABELS):
             state[key] = fresh[key].clone()
-            pairs = {0: 0} if key.startswith(PROPOSAL_CLASSIFIER) else kept
+            pairs = kept if len(tensor) == len(known) else {**kept, len(names): len(known)}
+            if key.startswith(PROPOSAL_CLASSIFIER) and scores_objects(model.queries):
+                pairs = {0: 0}
             state[key][list(pairs)] = tensor[list(pairs.values())]
     changed.load_state_dict(state)
     _log_kept(known, names)

@@ -1,8 +1,8 @@
 """What a recipe is made of for a model: the optimizer and the losses."""
 
-from collections.abc import Iterator
-from dataclasses import fields, replace
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 from torch.optim import AdamW
@@ -41,14 +41,14 @@ def build_optimizer(model: Network, recipe: Recipe) -> AdamW:
 def build_loss(config: Config, recipe: Recipe) -> SetLoss:
     """The losses of the config's paper with the recipe's settings.
 
-    Raises ValueError for a setting that has no meaning for the paper, and for denoising of queries without boxes.
+    Raises ValueError for a setting of the losses that means nothing for the detector.
     """
-    if recipe.denoising_queries and not config.starts_from_boxes:
-        raise ValueError("denoising_queries: expected 0, since the queries of this detector do not start from boxes "
-                         f"(those of a two-stage detector do), got {recipe.denoising_queries}")
-    criterion = build_criterion(config)
-    known = {field.name for field in fields(criterion)}
-    for name in LOSS_SETTINGS:
-        if name not in known and getattr(recipe, name) != getattr(Recipe(), name):
-            raise ValueError(f"{name}: has no meaning for the losses of {config.paper}, got {getattr(recipe, name)!r}")
-    return replace(criterion, **{name: getattr(recipe, name) for name in LOSS_SETTINGS if name in known})
+    check_meaning(config, {name: getattr(recipe, name) for name in (*LOSS_SETTINGS, "denoising_queries")})
+    return replace(build_criterion(config), **{name: getattr(recipe, name) for name in LOSS_SETTINGS})
+
+
+def check_meaning(config: Config, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for a setting of a recipe that means nothing for the detector."""
+    for name, (needed, reason) in config.meaningless.items():
+        if settings.get(name, needed) != needed:
+            raise ValueError(f"{name}: expected {needed}, since {reason}, got {settings[name]}")

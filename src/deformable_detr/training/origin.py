@@ -65,6 +65,9 @@ def read_origin(start: Start) -> Origin:
     Raises WeightsError if the weights cannot be read, ValueError for fields of the model that are impossible.
     """
     trained = _read_weights(start)
+    if trained and start.preset and start.preset not in trained.model.config.presets:
+        known = ", ".join(trained.model.config.presets)
+        raise ValueError(f"preset: expected one of the weights' own paper ({known}), got {start.preset!r}")
     config = trained.model.config if trained else Config.preset(start.preset or USUAL, **start.changes)
     preprocessing = trained.info.preprocessing if trained else backbone_preprocessing(config.backbone)
     size = start.size or preprocessing.size

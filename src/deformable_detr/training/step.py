@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from deformable_detr.criterion.class_losses import Counts
 from deformable_detr.criterion.denoising import Denoising
-from deformable_detr.criterion.losses import SetLoss, count_boxes
+from deformable_detr.criterion.losses import SetLoss, count_step
 from deformable_detr.criterion.matching import NonFiniteError
 from deformable_detr.loading.loader import Batch
 from deformable_detr.structures import Predictions, Target, to_device
@@ -30,8 +31,8 @@ Culprit = tuple[str, int | str | None]   # what is not finite, and for which ima
 class Step:
     """Learns from the batches that make a step, and returns the losses.
 
-    All losses of a step are divided by its number of objects, over all batches and processes, so that it does not
-    matter how its images are divided among them. A batch that does not fit into a GPU's memory is processed in halves.
+    All losses of a step are divided by its size, over all batches and processes, so that it does not matter how its
+    images are divided among them. A batch that does not fit into a GPU's memory is processed in halves.
     `draw_noise` makes the noisy boxes that are added as queries; `file_name_of` maps an image's id to its file.
     """
 
@@ -96,7 +97,7 @@ class Step:
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Gradients of the whole step; its losses by name, `total` first."""
-        num_boxes = count_boxes([target for _, targets in batches for target in targets], self.accelerator.device)
+        counts = count_step([target for _, targets in batches for target in targets], self.accelerator.device)
         pieces = [piece for batch in batches for piece in split(batch, self.most_at_once)]
         sums: dict[str, Tensor] = {}
         for index, (images, targets) in enumerate(pieces):
@@ -105,7 +106,7 @@ class Step:
             inputs = [images, noise.queries] if noise else [images]
             with self._gradients_sent(last), self.accelerator.autocast():
                 predictions = self.model(*to_device(inputs, self.accelerator.device))
-                losses = self._finite_losses(predictions, targets, num_boxes, last, noise)
+                losses = self._finite_losses(predictions, targets, counts, last, noise)
                 self.accelerator.backward(losses["total"])
             sums = {name: sums[name] + value.detach() if sums else value.detach() for name, value in losses.items()}
         return sums
@@ -117,12 +118,12 @@ class Step:
             return nullcontext()
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def _finite_losses(self, predictions: Predictions, targets: list[Target], num_boxes: Tensor, last: bool,
+    def _finite_losses(self, predictions: Predictions, targets: list[Target], counts: Counts, last: bool,
                        noise: Denoising | None) -> dict[str, Tensor]:
         culprit: Culprit | None = None
         losses: dict[str, Tensor] = {}
         try:
-            found = self.loss(predictions, targets, num_boxes, noise)
+            found = self.loss(predictions, targets, counts, noise)
             losses = {"total": found.total, **found.parts}
             if not found.total.isfinite():
                 culprit = "the loss", self._culprit(predictions, targets, noise)
@@ -145,7 +146,7 @@ class Step:
         one = torch.ones((), device=predictions.logits.device)
         for index, target in enumerate(targets):
             own_noise = noise and noise.image(index)
-            if not self.loss(predictions.image(index), [target], one, own_noise).total.isfinite():
+            if not self.loss(predictions.image(index), [target], Counts(one, one), own_noise).total.isfinite():
                 return target.image_id
         return None
 
