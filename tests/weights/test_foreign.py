@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from deformable_detr.training.origin import read_origin
+from deformable_detr.training.start import Start
 from deformable_detr.weights import ModelInfo, WeightsError, read_any, save_foreign, to_official
 from deformable_detr.weights.coco import CLASSES
 from helpers.models import small_model
@@ -210,3 +212,19 @@ def test_headers_that_lie(header: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(len(encoded).to_bytes(8, "little") + encoded + bytes(4))
     with pytest.raises(WeightsError, match="not a safetensors file"):
         read_any(tmp_path / "a.safetensors")
+
+
+def test_training_starts_from_a_folder_of_transformers(tmp_path: Path) -> None:
+    """Rows of classes with the same name are kept bit for bit, in the order of the data."""
+    folder = folder_of(tmp_path)
+    before, _ = read_any(folder)
+    model = read_origin(Start(weights=folder)).model(("eel", "new", "cat"), seed=0)
+    assert model.config.num_classes == 3
+    for key, tensor in model.state_dict().items():
+        old = before.state_dict()[key]
+        if key.startswith("decoder.heads.") and ".classify." in key:
+            assert torch.equal(tensor[[0, 2]], old[[2, 0]])
+        elif key.startswith("queries.head.classify."):
+            assert torch.equal(tensor[0], old[0])
+        else:
+            assert torch.equal(tensor, old)
