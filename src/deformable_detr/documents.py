@@ -42,6 +42,7 @@ class Element:
     line: int
     text: str = ""
     children: list["Element"] = field(default_factory=list)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> "Element | None":
         """The first child of that name."""
@@ -176,14 +177,14 @@ class _Builder:
         self.parser.CharacterDataHandler = self.text
         self.parser.StartDoctypeDeclHandler = self.refuse
 
-    def start(self, name: str, _: dict[str, str]) -> None:
+    def start(self, name: str, attributes: dict[str, str]) -> None:
         line = self.parser.CurrentLineNumber
         self.num_elements += 1
         if len(self.open) > MAX_XML_DEPTH:
             raise DocumentError("its XML is nested too deeply", line)
         if self.num_elements > MAX_XML_ELEMENTS:
             raise DocumentError(f"more than {MAX_XML_ELEMENTS:,} elements", line)
-        element = Element(name, line)
+        element = Element(name, line, attributes=attributes)
         self.open[-1].children.append(element)
         self.open.append(element)
         self.texts.append([])

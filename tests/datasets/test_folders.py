@@ -34,12 +34,9 @@ def test_a_split_has_all_of_its_names(tmp_path: Path, split: str) -> None:
 
 
 @pytest.mark.parametrize(("files", "words"), [
-    ({"annotations.xml": "<?xml version='1.0'?>\n<annotations>\n<version>1.1</version></annotations>"},
-     'CVAT for images, which are not read: export from CVAT as "COCO 1.0"'),
-    ({"a.json": '{"version": "5.0", "flags": {}, "shapes": [], "imagePath": "a.jpg"}'}, "LabelMe"),
     ({"project-1.json": '[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]'}, "Label Studio"),
     ({"train/_annotations.csv": "filename,width,height,class,xmin,ymin,xmax,ymax\n"}, "Roboflow"),
-    ({"train/metadata.jsonl": '{"file_name": "a.jpg", "objects": {}}'}, "Hugging Face"),
+    ({"train/metadata.csv": "file_name,text\na.jpg,cat\n"}, "Hugging Face"),
     ({"train-annotations-bbox.csv": "ImageID,Source,LabelName,Confidence,XMin,XMax\n"}, "Open Images"),
     ({"train/a.jpg": ""}, "images without annotations"), ({}, "an empty folder"), ({"notes.txt": ""}, "notes.txt")])
 def test_a_folder_of_another_kind_is_named(tmp_path: Path, files: dict[str, str], words: str) -> None:

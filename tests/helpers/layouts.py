@@ -208,7 +208,61 @@ def put(shard: tarfile.TarFile, name: str, content: bytes = b"", **header: Any) 
     shard.addfile(member, io.BytesIO(content))
 
 
+def labelme(called: dict[str, str]) -> Callable[..., None]:
+    """LabelMe's JSON beside each image: rectangles, whose corners come in any order, and polygons."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        for split, truths in splits.items():
+            for truth in truths:
+                place(truth, folder / called[split])
+                shapes = [{"label": names[label], "group_id": None, "flags": {}, **(
+                    {"shape_type": "rectangle", "points": [[x + w, y + h], [x, y]]} if number % 2 else
+                    {"shape_type": "polygon", "points": [[x, y + h / 2], [x + w / 2, y], [x + w, y + h], [x + w, y]]})}
+                    for number, (label, (x, y, w, h)) in enumerate(truth.objects)]
+                content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imageData": None,
+                           "imagePath": f"..\\images\\{truth.file.name}", "imageWidth": truth.size[0],
+                           "imageHeight": truth.size[1]}
+                (folder / called[split] / f"{truth.file.stem}.json").write_text(json.dumps(content))
+    return write
+
+
+def cvat(called: dict[str, str], images: str = "images") -> Callable[..., None]:
+    """CVAT for images 1.1: one file for each split."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        labels = "".join(f"<label><name>{name}</name></label>" for name in names)
+        for split, truths in splits.items():
+            inside = folder / called[split]
+            entries = []
+            for number, truth in enumerate(truths):
+                place(truth, inside / images)
+                shapes = [f'<box label="{names[label]}" occluded="0" xtl="{x}" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>'
+                          if index % 2 else
+                          f'<polygon label="{names[label]}" points="{x},{y};{x + w},{y};{x + w},{y + h}"></polygon>'
+                          for index, (label, (x, y, w, h)) in enumerate(truth.objects)]
+                entries.append(f'<image id="{number}" name="{truth.file.name}" width="{truth.size[0]}" '
+                               f'height="{truth.size[1]}">{"".join(shapes)}<tag label="{names[0]}"/></image>')
+            (inside / "annotations.xml").write_text(
+                f"<annotations><version>1.1</version><meta><task><labels>{labels}</labels></task></meta>"
+                f"{''.join(entries)}</annotations>")
+    return write
+
+
+def image_folder(called: dict[str, str], as_columns: bool = True) -> Callable[..., None]:
+    """Hugging Face's image folder; the classes by name."""
+    def write(folder: Path, names: list[str], splits: Splits) -> None:
+        for split, truths in splits.items():
+            lines = []
+            for truth in truths:
+                place(truth, folder / called[split])
+                boxes, labels = [list(box) for _, box in truth.objects], [names[label] for label, _ in truth.objects]
+                objects: Any = ({"bbox": boxes, "categories": labels} if as_columns else
+                                [{"bbox": box, "category": label} for box, label in zip(boxes, labels, strict=True)])
+                lines.append(json.dumps({"file_name": truth.file.name, "objects": objects}))
+            (folder / called[split] / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return write
+
+
 SAME = {split: split for split in ROBOFLOW}
+WHOLE = dict.fromkeys(ROBOFLOW, "")
 YEAR = {split: f"{split}2017" for split in ROBOFLOW}
 LAYOUTS: dict[str, Callable[..., None]] = {
     "COCO": coco("annotations/instances_{}.json", "{}", YEAR),
@@ -232,6 +286,10 @@ LAYOUTS: dict[str, Callable[..., None]] = {
     "parquet, structs": parquet("default/{}/{:04d}.parquet", as_structs=True, with_sizes=False),
     "WebDataset": shards("{}-{:06d}.tar"),
     "WebDataset, folders": shards("{}/{:03d}.tar", "categories.json", with_sizes=False),
+    "LabelMe": labelme(SAME),
+    "CVAT": cvat(ROBOFLOW),
+    "imagefolder": image_folder(SAME),
+    "imagefolder, structs": image_folder({**SAME, "val": "validation"}, as_columns=False),
 }
 UNSPLIT: dict[str, Callable[..., None]] = {
     "COCO, Roboflow": coco("_annotations.coco.json", ".", SAME),
@@ -245,4 +303,5 @@ UNSPLIT: dict[str, Callable[..., None]] = {
     "VOC, labelImg": voc(".", ".", SAME),
     "parquet": parquet("{1:04d}.parquet"),
     "WebDataset": shards("cells-{1:06d}.tar"),
+    "LabelMe": labelme(WHOLE),
 }

@@ -129,6 +129,9 @@ def test_configs_that_are_wrong(change: Callable[[dict[str, Any]], Any], message
 
 @pytest.mark.parametrize(("content", "message"), [
     ({"size": {"shortest_edge": 10**9, "longest_edge": 10**9}}, "size: expected shortest_edge and longest_edge up to"),
+    ({"size": {"height": 640, "width": 640}}, "size: expected shortest_edge and longest_edge"),
+    ({"do_normalize": False}, "do_normalize: expected True, got False"),
+    ({"rescale_factor": 1}, "rescale_factor: expected 0.0039"),
     ({"image_mean": "grey"}, "image_mean: expected 3 numbers"),
     ({"image_std": [0, 0, 0]}, "deviation: expected at least"),
     ([1], "preprocessor_config.json: expected an object, got list")])
@@ -137,6 +140,16 @@ def test_preprocessors_that_are_wrong(content: Any, message: str, tmp_path: Path
     (folder / "preprocessor_config.json").write_text(json.dumps(content))
     with pytest.raises(WeightsError, match=message):
         read_any(folder)
+
+
+@pytest.mark.parametrize(("content", "size"), [
+    ({}, (800, 1333)), ({"size": 600}, (600, 1333)), ({"size": 600, "max_size": 900}, (600, 900)),
+    ({"size": {"shortest_edge": 480, "longest_edge": 640}}, (480, 640))])
+def test_sizes_of_all_releases(content: Any, size: tuple[int, int], tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
+    preprocessing = read_any(folder)[1].preprocessing
+    assert (preprocessing.size, preprocessing.max_size) == size
 
 
 @pytest.mark.parametrize(("weight_map", "message"), [

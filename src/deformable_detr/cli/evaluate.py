@@ -37,7 +37,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
     Parameters
     ----------
     data
-        The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
+        The folder of a data set: COCO, YOLO, Pascal VOC, LabelMe, CVAT, parquet, imagefolder, or WebDataset.
     weights
         "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
     split

@@ -62,7 +62,7 @@ def train(data: LocalPath, /, *, preset: Preset | None = None, out: LocalPath = 
     Parameters
     ----------
     data
-        The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
+        The folder of a data set: COCO, YOLO, Pascal VOC, LabelMe, CVAT, parquet, imagefolder, or WebDataset.
     preset
         One of the published detectors, and the published recipe; with --weights the recipe only.
     out

@@ -21,6 +21,8 @@ EQUAL = (("encoder_attention_heads", "decoder_attention_heads"), ("encoder_n_poi
 # What our models have, where transformers has a choice.
 FIXED = {"position_embedding_type": "sine", "num_patterns": 0, "normalize_before": False, "keep_query_pos": False,
          "sine_position_embedding_scale": None, "query_dim": 4, "temperature_height": 20, "temperature_width": 20}
+# How our preprocessing works, where transformers has a choice; 2 is bilinear.
+PREPARED = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255, "resample": 2}
 MODEL_TYPES = {"deformable-detr": "deformable_detr", "detr": "detr", "dab-detr": "dab-detr"}
 ARCHITECTURES = {"deformable-detr": "DeformableDetrForObjectDetection", "detr": "DetrForObjectDetection",
                  "dab-detr": "DabDetrForObjectDetection"}
@@ -72,12 +74,14 @@ def read_preprocessing(file: Path) -> Preprocessing:
     if not file.is_file():
         return Preprocessing()
     content = read_object(file)
-    size = content.get("size", {})
-    if isinstance(size, int):       # as written by early releases, with `max_size` beside it
-        size = {"shortest_edge": size, "longest_edge": content.get("max_size", 1333)}
-    shortest, longest = (size.get(name, usual) if isinstance(size, dict) else None
-                         for name, usual in (("shortest_edge", 800), ("longest_edge", 1333)))
-    if not isinstance(shortest, int) or not isinstance(longest, int) or max(shortest, longest) > MOST_PIXELS:
+    for name, expected in PREPARED.items():
+        if content.get(name, expected) != expected:
+            raise ValueError(f"{name}: expected {expected}, got {quoted(content[name])}")
+    size = content.get("size", {"shortest_edge": 800})
+    if not isinstance(size, dict):      # as written by early releases
+        size = {"shortest_edge": size}
+    shortest, longest = size.get("shortest_edge"), size.get("longest_edge", content.get("max_size", 1333))
+    if type(shortest) is not int or type(longest) is not int or max(shortest, longest) > MOST_PIXELS:
         raise ValueError(f"size: expected shortest_edge and longest_edge up to {MOST_PIXELS}, got {quoted(size)}")
     colours = {}
     for name, field in (("image_mean", "mean"), ("image_std", "deviation")):

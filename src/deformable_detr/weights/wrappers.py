@@ -10,7 +10,7 @@ from deformable_detr.weights.dialects.detecting import is_known
 # The entries that hold a state dict; the first one found counts. Averaged weights are what a run evaluates: detrex and
 # DINO keep them next to the others. MMEngine has swapped them into `state_dict`; its `ema_state_dict` holds the others.
 ENTRIES = ("ema_state", "ema_model", "model", "state_dict", "model_state_dict")
-PREFIXES = ("module.", "_orig_mod.", "model.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "detr.")     # the last of a detector that a model with masks wraps
 
 
 def unwrapped(content: Any) -> dict[str, Tensor]:

@@ -125,6 +125,13 @@ def test_wrappers_are_taken_off(name: str, how: str) -> None:
     assert all(torch.equal(found[key].float(), state[key].float()) for key in state)
 
 
+def test_the_detector_inside_a_model_with_masks() -> None:
+    from deformable_detr.weights.wrappers import without_prefixes
+
+    state = {"transformer.level_embed": torch.ones(1), "backbone.0.body.conv1.weight": torch.ones(1)}
+    assert without_prefixes({f"detr.{key}": value for key, value in state.items()}).keys() == state.keys()
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_outputs_of_the_other_code_base(name: str) -> None:
     meta, arrays = known_dialects.load(FOLDER / f"{name}.npz")

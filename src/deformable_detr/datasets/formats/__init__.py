@@ -5,6 +5,9 @@ from typing import Any
 
 from deformable_detr.datasets.findings import DataError, Findings, Place
 from deformable_detr.datasets.formats.coco_folder import CocoFolder
+from deformable_detr.datasets.formats.cvat import CvatFolder
+from deformable_detr.datasets.formats.image_folder import ImageFolderSource
+from deformable_detr.datasets.formats.labelme import LabelMeFolder
 from deformable_detr.datasets.formats.parquet import ParquetFolder
 from deformable_detr.datasets.formats.source import DataSource
 from deformable_detr.datasets.formats.unsupported import describe
@@ -15,7 +18,7 @@ from deformable_detr.datasets.kinds import Fault
 from deformable_detr.text import printable
 
 # Of several in a folder the first is read.
-SOURCES = (CocoFolder, YoloFolder, VocFolder, ParquetFolder, ShardFolder)
+SOURCES = (CocoFolder, YoloFolder, VocFolder, ParquetFolder, ShardFolder, ImageFolderSource, LabelMeFolder, CvatFolder)
 NUM_SHOWN = 8    # names of files in a folder without a data set
 
 

@@ -238,3 +238,13 @@ def _read_file_name(entry: Entry) -> str:
 def _fault(entry: Entry, key: str, expected: str, kind: Fault = Fault.ENTRY) -> EntryError:
     got = quoted(entry[key]) if key in entry else "nothing"
     return EntryError(kind, f"{key}: expected {expected}, got {got}")
+
+
+def object_entries(objects: Any) -> list[dict[str, Any]]:
+    """The objects of a row or line one by one, if they are a mapping of lists too; short lists are filled with None."""
+    if isinstance(objects, dict):
+        columns = {name: values for name, values in objects.items() if isinstance(values, list)}
+        count = max(map(len, columns.values()), default=0)
+        return [{name: values[index] if index < len(values) else None for name, values in columns.items()}
+                for index in range(count)]
+    return [entry for entry in objects or [] if isinstance(entry, dict)]

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.building import AnnotationBuilder, check_image_size, measured, with_possible_areas
 from deformable_detr.datasets.findings import DataError, EntryError, Findings, Place, stop
-from deformable_detr.datasets.formats.coco import read_object_entry, report_ignored
+from deformable_detr.datasets.formats.coco import object_entries, read_object_entry, report_ignored
 from deformable_detr.datasets.formats.parquet_file import ParquetFile, ParquetRow, open_parquet
 from deformable_detr.datasets.formats.source import DataSource
 from deformable_detr.datasets.image_list import ImageRecord
@@ -118,7 +117,7 @@ def _read_objects(row: ParquetRow, file: ParquetFile, number: int, builder: Anno
                   findings: Findings) -> None:
     """Add the objects of a row without those at fault, which are reported."""
     coco_key = {file.box: "bbox", file.category: "category_id", file.crowd: "iscrowd"}
-    for index, entry in enumerate(_entries(row.objects)):
+    for index, entry in enumerate(object_entries(row.objects)):
         place = Place(file.file, number, f"object {index}")
         fields = {coco_key.get(name, name): value for name, value in entry.items() if value is not None}
         try:
@@ -128,13 +127,3 @@ def _read_objects(row: ParquetRow, file: ParquetFile, number: int, builder: Anno
         else:
             report_ignored(fields, place, findings)
             builder.add(found.label, found.box, area=found.area, crowd=found.crowd, line=number)
-
-
-def _entries(objects: Any) -> list[dict[str, Any]]:
-    """The objects of a row one by one, where they may be a mapping of lists; short lists are filled with None."""
-    if isinstance(objects, dict):
-        columns = {name: values for name, values in objects.items() if isinstance(values, list)}
-        count = max(map(len, columns.values()), default=0)
-        return [{name: values[index] if index < len(values) else None for name, values in columns.items()}
-                for index in range(count)]
-    return [entry for entry in objects or [] if isinstance(entry, dict)]

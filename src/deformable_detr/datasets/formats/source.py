@@ -15,6 +15,7 @@ from deformable_detr.progress import Progress, no_progress
 from deformable_detr.text import CONTROL_CHARACTER, is_unicode, quoted
 
 CLASSES_FILE = "classes.txt"    # the names of the classes, one a line, as Label Studio and labelImg write them
+HEAD = 2**16        # characters of a file that show what it is
 LARGEST_NUMBER = 2**63 - 1      # in a file: ids are kept in int64 arrays
 
 Files = TypeVar("Files")
@@ -45,6 +46,18 @@ class DataSource(ABC, Generic[Files]):
     @abstractmethod
     def read(self, split: str, findings: Findings) -> Annotations:
         """A split without what is at fault, which is reported. Raises DataError where nothing can be read."""
+
+
+def begins_with(file: Path, marks: tuple[str, ...]) -> bool:
+    """Whether the file, which no link leads to, begins with something that holds all marks."""
+    if file.is_symlink() or not file.is_file():
+        return False
+    try:
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            head = opened.read(HEAD)
+    except OSError:
+        return False
+    return all(mark in head for mark in marks)
 
 
 def is_number(value: Any) -> bool:
