@@ -146,7 +146,9 @@ def check_steps(given: Case) -> None:
         # After an update DINO's top-k picks other proposals on a rounding.
         loose = is_dino and step > 0
         assert losses.total.item() == pytest.approx(total, rel=2e-2 if loose else 1e-3)
-        if not loose:   # by the third step rounding has grown: on one thread or two detr-dc5 ends 7e-3 and 8e-3 off
+        # In the third step of detr-dc5 an edge of a box lies 6e-5 from its object's, where the GIoU has a kink: on the
+        # other side the norm is 796.1 instead of 789.9 (in float64), and the published 795.7.
+        if not loose:
             assert found == pytest.approx(norm, rel=2e-2 if step == 2 else 5e-3)
 
 
