@@ -170,7 +170,7 @@ def test_foreign_files_are_refused(tmp_path: Path, saved: Path) -> None:
         path.write_bytes(content)
         assert "not a safetensors file, or a damaged one" in refusal(path)
     torch.save({"model": {}}, path)
-    assert "read by from_official(read_checkpoint(path))" in refusal(path)
+    assert "a PyTorch checkpoint, which read_any(path)" in refusal(path)
     save_file({"weight": torch.zeros(2)}, path, {"format": "pt"})
     assert "not written by deformable-detr" in refusal(path)
     save_file({"weight": torch.zeros(2)}, path)

@@ -15,12 +15,14 @@ from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError
 
 from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     check,
+    convert,
     demo,
     detect,
     doctor,
     evaluate,
     trace,
     train,
+    weights,
 )
 from deformable_detr.cli.app import INTERRUPTED, WrongCallError, app, command_line, report_error, wrong_call_for
 from deformable_detr.cli.hints import hint

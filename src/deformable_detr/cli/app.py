@@ -127,10 +127,10 @@ def wrong_call_for(*errors: type[Exception]) -> Iterator[None]:
 
 
 def find_weights_file(weights: str) -> Path:
-    """The file of weights, fetched if need be: before the seconds that importing torch takes."""
+    """The file or folder of weights, fetched if need be: before the seconds that importing torch takes."""
     from deformable_detr.weights import WeightsError
     from deformable_detr.weights.sources import check_exists, find_weights
 
     with wrong_call_for(WeightsError):
         check_exists(weights)
-        return find_weights(weights)
+        return find_weights(weights, show_bars=sys.stderr.isatty())

@@ -48,7 +48,7 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalSha
     sources
         Images, folders of images, or globs.
     weights
-        "demo" for the packaged ones, a file, or "hf:owner/name".
+        "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
     threshold
         The lowest score of a detection, from 0 to 1; by default the one kept with the weights, usually 0.5.
     top_k

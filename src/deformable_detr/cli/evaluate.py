@@ -19,6 +19,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.weights.names import named
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
     data
         The folder of a data set: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
     weights
-        "demo" for the packaged ones, a file, or "hf:owner/name".
+        "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
     split
         Which of the data set's splits.
     batch_size
@@ -84,6 +85,9 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
         print_line(json.dumps(metrics.to_dict()))
     else:
         output_console().print(metrics.table())
+        published = named(weights)
+        if published:
+            print_line(f"published on COCO val2017: AP {published.ap / 100:.3f}")
     if page:
         try:
             write_report(page, Subject(detector, weights, evaluator, _history(weights)), metrics, curves)
@@ -112,7 +116,8 @@ def _report_limits(evaluator: "CocoEvaluator") -> None:
     """Print what counts as missed, or is not counted, whatever the weights find."""
     match, limits = evaluator.match, evaluator.limits()
     if match.only_in_model:
-        report_error("only the weights know these classes, which are not counted: " + ", ".join(match.only_in_model))
+        names = ", ".join(dict.fromkeys(match.only_in_model))     # COCO's 91 have eleven times "N/A"
+        report_error(f"only the weights know these classes, which are not counted: {names}")
     if match.only_in_data:
         report_error("only the data set knows these classes, which count as missed: " + ", ".join(match.only_in_data))
     if limits.num_images_beyond:

@@ -44,7 +44,8 @@ def trace(images: list[str], /, *, preset: Preset | None = None, weights: str | 
         A published detector with random weights, always the same. Images are not resized, so that large ones need
         much memory.
     weights
-        "demo" for the packaged ones, a file, or "hf:owner/name"; by default "demo". Images are resized as for
+        "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a
+        folder; by default "demo". Images are resized as for
         the training of the weights.
     layers
         Which layers of encoder and decoder to look into: the first of each, or all.

@@ -19,6 +19,7 @@ from deformable_detr.cli.app import (
     WrongCallError,
     app,
     command_line,
+    find_weights_file,
     print_line,
     report_error,
 )
@@ -30,7 +31,6 @@ from deformable_detr.training.processes import is_first_process
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.training.run_folder import FolderUsedError, RunFolder, SettingsChangedError
 from deformable_detr.training.start import PRETRAINED, Start
-from deformable_detr.weights.sources import DEMO, HUB_PREFIX
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,7 +72,8 @@ def train(data: LocalPath, /, *, preset: Preset | None = None, out: LocalPath = 
     force
         With --resume, accept other settings for the rest of the run.
     weights
-        Start from this detector ("demo", a file, or "hf:owner/name"); classes that it does not know start anew.
+        Start from this detector: "demo", a name that `ddetr weights` lists, "hf:owner/name", a file or a folder of any
+        code base. Classes that it does not know start anew.
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
@@ -111,10 +112,11 @@ def _refuse_early(call: Call) -> None:
     """Refuse what can be seen to be wrong before the seconds that torch takes to import."""
     if not call.data.exists():
         raise WrongCallError(f"{call.data}: expected the folder of a data set, got nothing")
-    for flag, value in (("--weights", call.start.weights), ("--backbone-weights", call.start.backbone_weights)):
-        is_named = value in (None, DEMO, PRETRAINED) or str(value).startswith(HUB_PREFIX)
-        if value is not None and not is_named and not Path(value).is_file():
-            raise WrongCallError(f"{flag}: {value}: no such file")
+    if call.start.weights is not None:
+        find_weights_file(str(call.start.weights))
+    backbone = call.start.backbone_weights
+    if backbone not in (None, PRETRAINED) and not Path(str(backbone)).is_file():
+        raise WrongCallError(f"--backbone-weights: {backbone}: no such file")
     strong = {"augmentation": "strong"} if call.settings.get("plain_epochs") else {}   # it would be chosen
     Recipe(**{**strong, **call.settings})
     if call.resume:

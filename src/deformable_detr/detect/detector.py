@@ -15,22 +15,23 @@ from deformable_detr.model.network import Network
 from deformable_detr.preprocessing import prepare_image
 from deformable_detr.structures import ImageBatch
 from deformable_detr.text import printable
-from deformable_detr.weights import ModelInfo, load
-from deformable_detr.weights.sources import DEMO, find_weights
+from deformable_detr.weights import ModelInfo, read_any
+from deformable_detr.weights.sources import DEMO
 
 SHOWN_NAMES = 7     # of the classes
 class Detector:
     """A model and what is known about it, ready for images.
 
-    `weights` is "demo" for those in the package, the path of a file that `deformable_detr.weights.save` or
-    `ddetr train` wrote, or "hf:owner/name" for the Hugging Face Hub. `device` "auto" is the GPU if there is one.
+    `weights` is "demo" for those in the package, a short name such as "coco", "hf:owner/name[@revision]" for the
+    Hugging Face Hub, or a path: a file of ours or of another code base, or a folder of transformers (`read_any`).
+    `device` "auto" is the GPU if there is one.
     `model` stays as it was loaded and can be saved: images are run through a private copy.
     Raises WeightsError if there are no such weights, ValueError if there is no such device.
     """
 
     def __init__(self, weights: str | Path = DEMO, device: str = "auto") -> None:
         found = _find_device(device)
-        model, info = load(find_weights(weights))
+        model, info = read_any(weights)
         self._set(model.to(found), info)
 
     @classmethod

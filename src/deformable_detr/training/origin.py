@@ -14,8 +14,7 @@ from deformable_detr.preprocessing import Preprocessing, usual_max_size
 from deformable_detr.training.backbones import backbone_preprocessing, load_backbone, with_fetched_backbone
 from deformable_detr.training.fine_tuning import with_classes
 from deformable_detr.training.start import PRETRAINED, Start
-from deformable_detr.weights import ModelInfo, load
-from deformable_detr.weights.sources import find_weights
+from deformable_detr.weights import ModelInfo, read_any
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def read_origin(start: Start) -> Origin:
 def _read_weights(start: Start) -> Trained | None:
     if start.weights is None:
         return None
-    model, info = load(find_weights(start.weights))
+    model, info = read_any(start.weights)
     if not start.changes:
         return Trained(model, info)
     changed = build_model(replace(model.config, **start.changes))   # of the same tensors

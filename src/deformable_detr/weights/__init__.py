@@ -1,4 +1,4 @@
-"""Files of weights: our own format, and the names that other code bases use."""
+"""Files of weights: our own format, those of other code bases, and where they come from."""
 
 from typing import TYPE_CHECKING
 
@@ -6,11 +6,14 @@ from deformable_detr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deformable_detr.weights.dialects.published import from_official, to_official
+    from deformable_detr.weights.foreign import save_foreign
     from deformable_detr.weights.info import ModelInfo
     from deformable_detr.weights.native import load, save
     from deformable_detr.weights.pickles import read_checkpoint
+    from deformable_detr.weights.reading import read_any
 
-__all__ = ["ModelInfo", "WeightsError", "from_official", "load", "read_checkpoint", "save", "to_official"]
+__all__ = ["ModelInfo", "WeightsError", "from_official", "load", "read_any", "read_checkpoint", "save", "save_foreign",
+           "to_official"]
 
 
 class WeightsError(ValueError):
@@ -20,6 +23,8 @@ class WeightsError(ValueError):
 __getattr__, __dir__ = lazy_names({
     "deformable_detr.weights.info": "ModelInfo",
     "deformable_detr.weights.native": "load save",
+    "deformable_detr.weights.foreign": "save_foreign",
     "deformable_detr.weights.pickles": "read_checkpoint",
+    "deformable_detr.weights.reading": "read_any",
     "deformable_detr.weights.dialects.published": "from_official to_official",
 })

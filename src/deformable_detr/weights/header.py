@@ -33,8 +33,8 @@ def write_header(config: Config, info: ModelInfo) -> dict[str, str]:
 def read_header(header: Mapping[str, str]) -> tuple[Config, ModelInfo]:
     """What `write_header` wrote, in this release or an earlier one. Raises ValueError, which names the field."""
     if header.get("format") != FORMAT:
-        raise ValueError(f"safetensors, but not written by {FORMAT}; if it holds the published detector, "
-                         "read its tensors and rename them with deformable_detr.weights.from_official")
+        raise ValueError(f"safetensors, but not written by {FORMAT}; read_any(path) of deformable_detr.weights reads "
+                         "those of other code bases")
     version = header.get("format_version", "")
     if not version.isdecimal() or int(version) != FORMAT_VERSION:
         raise ValueError(f"format version {quoted(version)}, this release reads {FORMAT_VERSION}: upgrade {FORMAT}")

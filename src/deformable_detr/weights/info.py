@@ -14,7 +14,8 @@ class ModelInfo:
     """What is needed to use weights, apart from their config.
 
     `names` and `category_ids` have one entry for each class index; the ids are those of the data set's annotations.
-    `provenance` is text: license, data, command and versions. Raises ValueError if they do not fit together.
+    `provenance` is text: license, data, command and versions. The last two fields are about the file that was read and
+    are not written. Raises ValueError if they do not fit together.
     """
 
     names: tuple[str, ...]
@@ -22,6 +23,8 @@ class ModelInfo:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     provenance: dict[str, str] = field(default_factory=dict)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    dialect: str = "native"                 # whose names the file has
+    unused: tuple[str, ...] = ()            # keys of the file that no model needs
 
     def __post_init__(self) -> None:
         check_types("names", self.names, str)

@@ -17,11 +17,11 @@ from deformable_detr.weights import WeightsError
 from deformable_detr.weights.checks import FLOATS, Layout, check_layouts, check_values
 from deformable_detr.weights.header import read_header, write_header
 from deformable_detr.weights.info import ModelInfo
+from deformable_detr.weights.pickles import PICKLE_STARTS
 
 # Names in files written before the embedding of proposals was a part of its own, and today's.
 FORMER_NAMES = {"queries.box_projection.": "queries.embedding.projection.",
                 "queries.box_norm.": "queries.embedding.norm.", "queries.content.": "queries.embedding.content."}
-PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them
 
 
 def save(path: str | Path, model: Network, info: ModelInfo, *,
@@ -95,6 +95,5 @@ def _foreign(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith(PICKLE_STARTS):
-        return ("a PyTorch checkpoint; weights of the published code are read by from_official("
-                "read_checkpoint(path)), both in deformable_detr.weights")
+        return "a PyTorch checkpoint, which read_any(path) of deformable_detr.weights can read"
     return "not a safetensors file, or a damaged one"

@@ -7,31 +7,46 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deformable_detr.weights import WeightsError
+from deformable_detr.weights.wrappers import unwrapped
+
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80")   # zip archives and plain pickles, as torch.save writes them
+
+
+class _Ignored:
+    """Stands for an object of which nothing is kept."""
+
+    def __setstate__(self, state: object) -> None:
+        """Required, since without it the state would become attributes."""
+
+
+_NUMPY_SCALAR, _NUMPY_ARRAY = (np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0])
+ALLOWED: list[Any] = [
+    argparse.Namespace, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "bilqBILQefdS"},
+    *((function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")    # before and since NumPy 2
+      for function, name in ((_NUMPY_SCALAR, "scalar"), (_NUMPY_ARRAY, "_reconstruct"))),
+    (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer")]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, on the CPU: its `model` entry, or the checkpoint itself.
+    """The state dict in a checkpoint, on the CPU, without what training code wraps around it (`wrappers.py`).
 
-    Apart from tensors and plain values only `argparse.Namespace` is allowed, which the published files contain.
+    Apart from tensors and plain values only what the published files and MMDetection's contain is allowed: argparse's
+    Namespace, NumPy's numbers and arrays, and MMEngine's records of losses, of which nothing is kept.
     Raises WeightsError if the pickle asks for anything else, the file is damaged or contains no state dict.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
     _refuse_bomb(path)
-    content = _unpickled(path)
-    state_dict = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state_dict, dict) or not state_dict:
-        raise WeightsError(f"{path}: expected a state dict, got {type(state_dict).__name__}")
-    for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: expected a state dict of tensors, got {type(value).__name__} "
-                               f"at {key!r}")
-    return dict(state_dict)
+    try:
+        return unwrapped(_unpickled(path))
+    except ValueError as error:
+        raise WeightsError(str(error) if isinstance(error, WeightsError) else f"{path}: {error}") from None
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -49,7 +64,7 @@ def _refuse_bomb(path: Path) -> None:
 
 def _unpickled(path: Path) -> Any:
     try:
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:   # a damaged archive raises almost anything
         reason = _reason(str(error) or type(error).__name__)

@@ -1,30 +1,43 @@
-"""Where weights come from: the package, a file, or the Hugging Face Hub."""
+"""Where weights come from: the package, a path, or the Hugging Face Hub."""
 
 import json
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from deformable_detr.weights import WeightsError
+from deformable_detr.weights.hub import PREFIX, fetch
+from deformable_detr.weights.names import ALIASES, NAMED, named
 
 DEMO = "demo"
-HUB_PREFIX = "hf:"
-HUB_FILE = "model.safetensors"
+EXPECTED = f'"{DEMO}", a name that `ddetr weights` lists, "{PREFIX}owner/name", a file or a folder'
 
 
 def check_exists(weights: str | Path) -> None:
-    """Raise WeightsError for the path of a file that does not exist; what the Hub has is not checked."""
-    if not _is_from_hub(weights) and weights != DEMO and not Path(weights).is_file():
-        raise WeightsError(f'weights: expected "{DEMO}", "{HUB_PREFIX}owner/name" or a file, got {str(weights)!r}')
+    """Raise WeightsError for a path where nothing is, or a name that nothing has; what the Hub has is not checked."""
+    if weights != DEMO and not _is_remote(weights) and not Path(weights).exists():
+        others = [DEMO, *ALIASES, *NAMED]
+        similar = get_close_matches(str(weights), others, n=1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        raise WeightsError(f"weights: expected {EXPECTED}, got {str(weights)!r}{hint}")
 
 
-def find_weights(weights: str | Path) -> Path:
-    """The file of "demo", "hf:owner/name" or a path. Raises WeightsError if it cannot be fetched."""
+def find_weights(weights: str | Path, *, show_bars: bool = False) -> Path:
+    """The file or folder of "demo", a short name, "hf:owner/name[@revision]", or a path.
+
+    What is on the Hub is fetched into its cache; `show_bars` shows how far that is. Raises WeightsError.
+    """
     if weights == DEMO:
         return _packaged()
-    if _is_from_hub(weights):
-        return _from_hub(str(weights).removeprefix(HUB_PREFIX))
-    return Path(weights)
+    if not _is_remote(weights):
+        check_exists(weights)
+        return Path(weights)
+    known = named(str(weights))
+    if known is None:
+        return fetch(str(weights).removeprefix(PREFIX), show_bars=show_bars)
+    address = known.repository + (f"@{known.revision}" if known.revision else "")
+    return fetch(address, sha256=known.sha256, show_bars=show_bars)
 
 
 def packaged_weights() -> Path | None:
@@ -48,8 +61,10 @@ def packaged_images() -> list[Path]:
     return sorted((_assets() / "pictures").glob("*.jpg"))
 
 
-def _is_from_hub(weights: str | Path) -> bool:
-    return isinstance(weights, str) and weights.startswith(HUB_PREFIX)
+def _is_remote(weights: str | Path) -> bool:
+    """A file or folder of that name comes first."""
+    return isinstance(weights, str) and (weights.startswith(PREFIX) or (
+        named(weights) is not None and not Path(weights).exists()))
 
 
 def _assets() -> Path:
@@ -61,21 +76,3 @@ def _packaged() -> Path:
     if path is None:
         raise WeightsError(f"weights: this copy of deformable-detr has no {DEMO!r} weights; give the path of a file")
     return path
-
-
-def _from_hub(repository: str) -> Path:
-    """The file, from the Hub's own cache if it has not changed or the Hub cannot be reached."""
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    except ImportError:
-        raise WeightsError(f"{HUB_PREFIX}{repository}: needs `pip install huggingface_hub`") from None
-    problem: Exception | None = None
-    try:
-        get_hf_file_metadata(hf_hub_url(repository, HUB_FILE))   # hf_hub_download would try for half a minute
-    except Exception as error:   # no network, no such file, a malformed name: errors of several libraries
-        problem = error
-    try:
-        return Path(hf_hub_download(repository, HUB_FILE, local_files_only=problem is not None))
-    except (OSError, ValueError) as error:
-        reason = (str(problem or error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{HUB_PREFIX}{repository}: cannot fetch {HUB_FILE} ({reason})") from None

@@ -19,7 +19,7 @@ def from_official(state_dict: Mapping[str, Value], config: Config | None = None)
     Each head that the published code names several times comes once. Raises ValueError that lists every key that
     belongs to no published detector, and the parts that are missing altogether.
     """
-    renamed = to_ours(state_dict, published_rules(_described(config) or _described_by_theirs(state_dict)))
+    renamed = to_ours(state_dict, published_rules(described_by_config(config) or described_by_theirs(state_dict)))
     parts = ("backbone.", "pyramid.", "encoder.", "queries.", "decoder.layers.", "decoder.heads.")
     missing = [part.rstrip(".") for part in parts if not any(key.startswith(part) for key in renamed)]
     if missing:
@@ -33,7 +33,7 @@ def to_official(state_dict: Mapping[str, Value], config: Config | None = None) -
     A head gets all of its published names. Without `config` the keys tell which paper's they are. Raises ValueError
     for a key that is none of ours, or of a part that the published code lacks.
     """
-    described = _described(config) or _described_by_ours(state_dict)
+    described = described_by_config(config) or described_by_ours(state_dict)
     mixed = "queries.embedding.content.weight"
     if described.paper == "deformable-detr" and mixed in state_dict:
         raise ValueError(f"state dict: {mixed}: the published code has no mixed_queries")
@@ -50,14 +50,14 @@ class Described:
     two_stage: bool = False
 
 
-def _described(config: Config | None) -> Described | None:
+def described_by_config(config: Config | None) -> Described | None:
     if config is None:
         return None
     return Described(config.paper, config.num_decoder_layers, getattr(config, "refine", False),
                      getattr(config, "two_stage", False))
 
 
-def _described_by_theirs(keys: Iterable[str]) -> Described:
+def described_by_theirs(keys: Iterable[str]) -> Described:
     """What the published keys tell."""
     present = set(keys)
     layers = _count(present, r"transformer\.decoder\.layers\.(\d+)\.")
@@ -73,7 +73,7 @@ def _described_by_theirs(keys: Iterable[str]) -> Described:
                      two_stage=any(key.startswith("transformer.enc_output.") for key in present))
 
 
-def _described_by_ours(keys: Iterable[str]) -> Described:
+def described_by_ours(keys: Iterable[str]) -> Described:
     """What our keys, or some of them, tell: Deformable DETR where nothing speaks for another paper."""
     present = set(keys)
     layers = _count(present, r"decoder\.(?:heads\.)?layers\.(\d+)\.") or PUBLISHED_DECODER_LAYERS

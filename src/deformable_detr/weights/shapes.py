@@ -1,0 +1,79 @@
+"""The config of a model, from the shapes of its tensors and what a foreign config file says."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deformable_detr.papers.config import Config
+from deformable_detr.weights.checks import Layout
+from deformable_detr.weights.dialects.published import Described
+
+# ResNets by the number of blocks in each stage, and whether a block has three convolutions.
+RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
+    ((2, 2, 2, 2), False): "resnet18", ((3, 4, 6, 3), False): "resnet34", ((3, 4, 6, 3), True): "resnet50",
+    ((3, 4, 23, 3), True): "resnet101", ((3, 8, 36, 3), True): "resnet152"}
+
+Layouts = Mapping[str, Layout]
+
+
+def config_of(layouts: Layouts, described: Described, settings: Mapping[str, Any]) -> Config:
+    """The config of the model with these tensors, by our names.
+
+    `settings` are fields that shapes do not tell, such as `num_heads`, `dilation`, or a two-stage detector's
+    `num_queries`; fields of another paper are left out. Raises ValueError for tensors of no such model.
+    """
+    fields = {**_common(layouts, described), **_of_paper(layouts, described)}
+    known = Config.papers[described.paper].__dataclass_fields__
+    fields |= {name: value for name, value in settings.items() if name in known and name not in fields}
+    if "num_levels" in fields:
+        rows = _shape(layouts, "encoder.layers.0.attention.attention_weights.weight")[0]
+        num_heads = fields.get("num_heads", 8)
+        fields["num_points"], rest = divmod(rows, num_heads * fields["num_levels"])
+        if rest or not fields["num_points"]:
+            raise ValueError(f"attention weights: expected rows for {num_heads} heads and {fields['num_levels']} "
+                             f"levels, got {rows}")
+    return Config.papers[described.paper].with_fields(fields)
+
+
+def _common(layouts: Layouts, described: Described) -> dict[str, Any]:
+    head = "decoder.heads.layers.0." if "decoder.heads.layers.0.classify.weight" in layouts else "decoder.heads.shared."
+    rows, width = _shape(layouts, f"{head}classify.weight")
+    return {"backbone": _backbone(layouts), "width": width, "num_classes": rows - (described.paper == "detr"),
+            "num_encoder_layers": _count(layouts, r"encoder\.layers\.(\d+)\."),
+            "num_decoder_layers": _count(layouts, r"decoder\.layers\.(\d+)\."),
+            "ffn_width": _shape(layouts, "encoder.layers.0.feed_forward.expand.weight")[0]}
+
+
+def _of_paper(layouts: Layouts, described: Described) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name in ("queries.embedding.weight", "queries.anchors.weight", "queries.embedding.content.weight"):
+        if name in layouts:
+            fields["num_queries"] = layouts[name].shape[0]
+    if "pyramid.level_embedding" in layouts:
+        fields["num_levels"] = _shape(layouts, "pyramid.level_embedding")[0]
+    if described.paper == "deformable-detr":
+        fields |= {"refine": described.refine, "two_stage": described.two_stage}
+    if described.paper == "dino":
+        kernels = [layout.shape[-1] for name, layout in layouts.items()
+                   if re.fullmatch(r"pyramid\.projections\.\d+\.0\.weight", name)]
+        fields["num_maps"] = kernels.count(1)
+    return fields
+
+
+def _backbone(layouts: Layouts) -> str:
+    blocks = tuple(_count(layouts, rf"backbone\.net\.layer{stage}\.(\d+)\.") for stage in range(1, 5))
+    kind = blocks, "backbone.net.layer1.0.conv3.weight" in layouts
+    if kind not in RESNETS:
+        raise ValueError(f"backbone: expected a ResNet of 18, 34, 50, 101 or 152 layers, got stages of {blocks} blocks")
+    return RESNETS[kind]
+
+
+def _shape(layouts: Layouts, name: str) -> tuple[int, ...]:
+    if name not in layouts or not layouts[name].shape:
+        raise ValueError(f"tensors missing: {name}")
+    return layouts[name].shape
+
+
+def _count(keys: Iterable[str], pattern: str) -> int:
+    """Different numbers that `pattern` finds at the start of the keys."""
+    return len({match[1] for match in (re.match(pattern, key) for key in keys) if match})

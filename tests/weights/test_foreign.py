@@ -1,0 +1,212 @@
+"""Checkpoints of other code bases as models, and hostile or damaged ones: one line each, in bounded time and memory."""
+
+import json
+import pickle
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from deformable_detr.weights import ModelInfo, WeightsError, read_any, save_foreign, to_official
+from deformable_detr.weights.coco import CLASSES
+from helpers.models import small_model
+
+INFO = ModelInfo(("cat", "dog", "eel"), (0, 1, 2))
+SIZES: dict[str, Any] = {"backbone": "resnet18", "num_heads": 8, "num_classes": 3}
+
+
+@pytest.mark.parametrize("preset", ["multi-scale", "refine", "two-stage", "single-scale"])
+def test_a_published_checkpoint_is_a_model(preset: str, tmp_path: Path) -> None:
+    model = small_model(preset, **SIZES, num_queries=300)
+    torch.save({"model": to_official(model.state_dict(), model.config), "epoch": 49, "lr": np.float64(2e-4)},
+               tmp_path / "checkpoint.pth")
+    found, info = read_any(tmp_path / "checkpoint.pth")
+    assert found.config.refine == model.config.refine
+    assert info.dialect == "published"
+    assert info.names == ("0", "1", "2")
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("num_classes", "names"), [(91, ("N/A", "person")), (80, ("person", "bicycle"))])
+def test_the_classes_of_coco(num_classes: int, names: tuple[str, ...], tmp_path: Path) -> None:
+    model = small_model("multi-scale", **{**SIZES, "num_classes": num_classes})
+    save_foreign(tmp_path / "a.pth", model, ModelInfo(tuple(map(str, range(num_classes))), tuple(range(num_classes))),
+                 "detrex")
+    _, info = read_any(tmp_path / "a.pth")
+    assert info.names[:2] == names
+    assert dict(zip(info.category_ids, info.names, strict=True)) | CLASSES == dict(
+        zip(info.category_ids, info.names, strict=True))
+
+
+def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
+    model = small_model("two-stage", **SIZES)
+    save_file({key: value.half().clone() if value.is_floating_point() else value
+               for key, value in to_official(model.state_dict()).items()}, tmp_path / "half.safetensors")
+    found, _ = read_any(tmp_path / "half.safetensors")
+    assert {value.dtype for value in found.parameters()} == {torch.float32}
+
+
+def test_records_of_mmengine_are_left_out(tmp_path: Path) -> None:
+    """What MMDetection's own class pickles, without that class."""
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            self.history = np.arange(3.0)
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = "mmengine.logging.history_buffer", "HistoryBuffer"
+    model = small_model("two-stage", **SIZES)
+    for projection in model.pyramid.projections:
+        torch.nn.init.zeros_(projection[0].bias)
+    save_foreign(tmp_path / "plain.pth", model, INFO, "mmdetection")
+    content = torch.load(tmp_path / "plain.pth", weights_only=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("mmengine", "mmengine.logging", "mmengine.logging.history_buffer"):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setattr(sys.modules["mmengine.logging.history_buffer"], "HistoryBuffer", HistoryBuffer, raising=False)
+        torch.save({**content, "message_hub": {"loss": HistoryBuffer()}, "meta": {"seed": np.int64(3)}},
+                   tmp_path / "run.pth")
+    found, info = read_any(tmp_path / "run.pth")
+    assert info.dialect == "mmdetection"
+    assert any(key.endswith("num_batches_tracked") for key in info.unused)
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_mmdetection_has_no_bias_in_its_neck(tmp_path: Path) -> None:
+    model = small_model("two-stage", **SIZES)
+    torch.nn.init.ones_(model.pyramid.projections[0][0].bias)
+    with pytest.raises(ValueError, match=r"input_proj\.0\.0\.bias: MMDetection has no such bias"):
+        save_foreign(tmp_path / "a.pth", model, INFO, "mmdetection")
+
+
+def folder_of(tmp_path: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Path:
+    """A folder of transformers, whose config is changed."""
+    folder = tmp_path / "folder"
+    save_foreign(folder, small_model("two-stage", **SIZES), INFO, "huggingface")
+    content = json.loads((folder / "config.json").read_text())
+    if change:
+        change(content)
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def in_parts(folder: Path, index: Any) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_in_parts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    whole, _ = read_any(folder)
+    in_parts(folder, {"weight_map": {"any": "model-00001-of-00001.safetensors"}})
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in read_any(folder)[0].state_dict().items())
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c.update(model_type="yolos"), "model_type: expected deformable_detr or detr or dab-detr, got 'yolos'"),
+    (lambda c: c.update(encoder_attention_heads=10**9, decoder_attention_heads=10**9), "num_heads: expected int"),
+    (lambda c: c.update(two_stage_num_proposals=10**12), "num_queries: expected int, at most"),
+    (lambda c: c.update(two_stage_num_proposals="many"), "num_queries: expected int"),
+    (lambda c: c.update(encoder_attention_heads=7, decoder_attention_heads=7), "expected rows for 7 heads"),
+    (lambda c: c.update(decoder_n_points=9), "encoder_n_points and decoder_n_points: expected one number"),
+    (lambda c: c.update(activation_function="gelu"), "activation_function: expected 'relu', got 'gelu'"),
+    (lambda c: c.update(dropout=7.5), r"dropout: expected a value in \[0, 1\)"),
+    (lambda c: c.update(id2label={"0": 1, "1": "b", "2": "c"}), "id2label: expected text for every class"),
+    (lambda c: c.update(id2label={"0": "a\u001b[2J", "1": "b", "2": "c"}), "names: expected no control characters"),
+])
+def test_configs_that_are_wrong(change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=message) as raised:
+        read_any(folder_of(tmp_path, change))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ({"size": {"shortest_edge": 10**9, "longest_edge": 10**9}}, "size: expected shortest_edge and longest_edge up to"),
+    ({"image_mean": "grey"}, "image_mean: expected 3 numbers"),
+    ({"image_std": [0, 0, 0]}, "deviation: expected at least"),
+    ([1], "preprocessor_config.json: expected an object, got list")])
+def test_preprocessors_that_are_wrong(content: Any, message: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=message):
+        read_any(folder)
+
+
+@pytest.mark.parametrize(("weight_map", "message"), [
+    ({"a": "../secret.safetensors"}, "expected the names of files in this folder, got '../secret.safetensors'"),
+    ({"a": "/etc/passwd"}, "expected the names of files in this folder"),
+    ({"a": "..\\secret"}, "expected the names of files in this folder"),
+    ({"a": "absent.safetensors"}, "lists 'absent.safetensors', which is not in the folder"),
+    ({"a": 7}, "expected a weight_map of names of files"),
+    ({}, "expected a weight_map of names of files"),
+    ("x", "expected a weight_map of names of files")])
+def test_indices_that_are_wrong(weight_map: Any, message: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    in_parts(folder, {"weight_map": weight_map})
+    with pytest.raises(WeightsError, match=message):
+        read_any(folder)
+
+
+def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    state: dict[str, Any] = {**to_official(small_model("two-stage", **SIZES).state_dict()),
+                             **{key.replace("__", "."): value for key, value in changes.items()}}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+LEVELS = "transformer__level_embed"
+
+
+@pytest.mark.parametrize(("state", "message"), [
+    (lambda: changed(mask_head__weight=torch.ones(1)), "got the keys of a detector with masks"),
+    (lambda: changed(extra__weight=torch.ones(1)), "1 unexpected keys: extra.weight"),
+    (lambda: changed(**{LEVELS: None}), "transformer|pyramid.level_embedding|attention"),
+    (lambda: changed(**{LEVELS: torch.full((4, 32), torch.nan)}), "pyramid.level_embedding: expected finite numbers"),
+    (lambda: changed(**{LEVELS: torch.ones(4, 32, dtype=torch.int64)}), "level_embedding .expected F32 or F16 or BF16"),
+    (lambda: changed(**{LEVELS: torch.ones(4, 33)}), "level_embedding .expected .4, 32., got .4, 33."),
+    (lambda: changed(**{LEVELS: torch.ones(())}), "tensors missing: pyramid.level_embedding"),
+    (lambda: changed(bbox_embed__0__layers__0__bias=torch.ones(32)), "differs from its other copy"),
+    (lambda: {"weight": torch.ones(2)}, "expected the names of this package, .* got 1 keys such as weight"),
+    (dict, "expected a state dict")])
+def test_state_dicts_that_are_wrong(state: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    torch.save({"model": state()}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=message) as raised:
+        read_any(tmp_path / "a.pth")
+    assert str(raised.value).startswith(f"{tmp_path / 'a.pth'}: ")
+    assert "\n" not in str(raised.value)
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return print, ("code has run",)
+
+
+def test_code_in_pickles_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": {"a": torch.ones(1)}, "args": Hostile()}, tmp_path / "a.pth")
+    (tmp_path / "b.bin").write_bytes(pickle.dumps(Hostile()))
+    for name in ("a.pth", "b.bin"):
+        with pytest.raises(WeightsError, match="refused"):
+            read_any(tmp_path / name)
+    assert "code has run" not in capsys.readouterr().out
+
+
+def test_archives_that_grow_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    with pytest.raises(WeightsError, match="its archive is compressed or would become larger"):
+        read_any(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("header", [
+    {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}},
+    {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "ab"},
+    {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}])
+def test_headers_that_lie(header: dict[str, Any], tmp_path: Path) -> None:
+    encoded = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(encoded).to_bytes(8, "little") + encoded + bytes(4))
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        read_any(tmp_path / "a.safetensors")
