@@ -129,7 +129,7 @@ def test_a_library_shows_progress_only_if_asked(tmp_path: Path, layout: str, cap
     write_fixed(checkup, tmp_path / "quiet")
     assert capfd.readouterr().err == ""
     write_fixed(check_data(tmp_path / "data", progress=progress), tmp_path / "copy", progress)
-    reading = {"COCO": [], "YOLO": ["reading labels"], "VOC": ["reading XML of train"], "parquet": ["reading rows"],
+    reading = {"COCO": [], "YOLO": ["reading labels"], "VOC": ["reading labels of train"], "parquet": ["reading rows"],
                "WebDataset": ["reading shards"]}[layout]
     assert {*reading, "decoding images", "copying train", "copying val"} <= set(titles)
 

@@ -78,7 +78,7 @@ def test_every_field_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     (["nowhere"], "nowhere: expected the folder of a data set, got nothing"),
     ([str(BCCD), "--out", "used"], "used: holds another run (choose another --out, or go on with a run by --resume)"),
     ([str(BCCD), "--out", "empty", "--resume"], "empty: no run to resume"),
-    ([str(BCCD), "--weights", "nothing.safetensors"], "--weights: nothing.safetensors: no such file"),
+    ([str(BCCD), "--weights", "nothing.safetensors"], "a file or a folder, got 'nothing.safetensors'"),
     ([str(BCCD), "--weights", "demo", "--width", "64"], "weights: expected no change of width"),
     ([str(BCCD), "--epochs", "0"], "epochs: expected at least 1, got 0"),
     ([str(BCCD), "--preset", "two"], "--preset"),

@@ -9,6 +9,7 @@ from deformable_detr.explain import Stage, trace, trace_images
 from deformable_detr.papers import DeformableDETR, ModelConfig
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.structures import ImageBatch
+from helpers.models import small_model
 
 PACKAGE = Path(deformable_detr.__file__).parent
 
@@ -158,3 +159,17 @@ def test_wrong_arguments(batch: ImageBatch) -> None:
         trace(model, batch, names=("ant",))
     with pytest.raises(ValueError, match="at least one image"):
         trace_images(model, [])
+
+
+@pytest.mark.parametrize("preset", ["detr", "dab-detr", "dab-deformable-detr", "dino-4scale"])
+def test_every_paper(preset: str, batch: ImageBatch) -> None:
+    model = small_model(preset)
+    stages = trace(model, batch, every_layer=True)
+    found = shapes(stages)
+    assert len(found) == len(stages), "two stages of one name"
+    assert num_hooks(model) == 0
+    assert all(len(stage.axes.split()) == len(stage.shape) and stage.is_finite for stage in stages)
+    made = [stage.part for stage in stages if stage.file == "model/places.py" and stage.name == "position"]
+    assert made == ([] if preset == "detr" else ["decoder layer 0", "decoder layer 1"])
+    assert (("model/places.py", "decoder layer 1", "sine") in found) == (preset == "dab-detr")
+    assert found["model/decoder.py", "", "boxes"] == (2, 2, 11, 4)

@@ -102,7 +102,7 @@ def test_a_nan_without_objects_is_found_too(train: Train, tmp_path: Path, monkey
     (["--epoch", "3"], "Did you mean --epochs?"),
     (["--preset", "two"], "two-stage"),
     (["--width", "36"], "width: expected a multiple of 32"),
-    (["--weights", "nothing.safetensors"], "nothing.safetensors: no such file"),
+    (["--weights", "nothing.safetensors"], "a file or a folder, got 'nothing.safetensors'"),
     (["--backbone-weights", "nothing.pth"], "nothing.pth: no such file"),
     (["--backbone", "resnet50.nosuch"], "backbone: Invalid pretrained tag (nosuch)"),
     (["--backbone", "densenet121", "--dilation"], "backbone: timm cannot build 'densenet121' with dilation"),

@@ -21,11 +21,21 @@ from deformable_detr.model.decoder import Decoder, DecoderLayer
 from deformable_detr.model.encoder import Encoder
 from deformable_detr.model.feedforward import FeedForward
 from deformable_detr.model.network import Network
+from deformable_detr.model.places import GivenPlace
 from deformable_detr.model.pyramid import PyramidBuilder, SingleMap
 from deformable_detr.ops import fused_ms_deform_attn
 from deformable_detr.ops.reference import attention_weights
 from deformable_detr.preprocessing import Preprocessing, prepare_image
-from deformable_detr.structures import Features, ImageBatch, ImageSize, Predictions, Pyramid, Queries, to_device
+from deformable_detr.structures import (
+    Features,
+    ImageBatch,
+    ImageSize,
+    Place,
+    Predictions,
+    Pyramid,
+    Queries,
+    to_device,
+)
 
 
 def trace_images(model: Network, images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
@@ -93,7 +103,8 @@ def _watch_pyramid(record: Recorder, builder: PyramidBuilder | SingleMap) -> Non
         ratios = [f"image {image}, (width, height): {_listed(rows)}"
                   for image, rows in enumerate(pyramid.valid_ratios)]
         record.add(builder, "tokens", "B N C", pyramid.tokens)
-        record.add(builder, "position", "B N C", pyramid.position, "sine position + level embedding")
+        record.add(builder, "position", "B N C", pyramid.position,
+                   "sine position" if isinstance(builder, SingleMap) else "sine position + level embedding")
         record.add(builder, "padding", "B N", pyramid.padding, _padded_share(pyramid.padding))
         record.add(builder, "level shapes", "L 2", torch.tensor(pyramid.level_shapes), shapes)
         record.add(builder, "level starts", "L", torch.tensor(pyramid.level_starts),
@@ -179,10 +190,25 @@ def _watch_decoder(record: Recorder, decoder: Decoder, every_layer: bool) -> Non
         record.add(decoder, "boxes", "layers B Q 4", predictions.boxes)
 
     layers: Any = decoder.layers
+    _watch_places(record, decoder.places)
     for index, layer in enumerate(layers):
         _watch_decoder_layer(record, layer, f"decoder layer {index}", every_layer or index == 0)
     _watch_heads(record, decoder)
     record.after(decoder, report_predictions)
+
+
+def _watch_places(record: Recorder, places: nn.Module) -> None:
+    """The positions that are made anew in each layer."""
+    layers = count()
+
+    def report(place: Place) -> None:
+        part = f"decoder layer {next(layers)}"
+        record.add(places, "position", "B Q C", place.position, "made from the boxes", part=part)
+        if place.sine is not None:
+            record.add(places, "sine", "B Q C", place.sine, "compared with the positions of the memory", part=part)
+
+    if not isinstance(places, GivenPlace):
+        record.after(places, report)
 
 
 def _watch_decoder_layer(record: Recorder, layer: DecoderLayer, part: str, look_inside: bool) -> None:

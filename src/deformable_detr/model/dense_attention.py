@@ -11,9 +11,13 @@ from deformable_detr.structures import Place, Pyramid
 def attend(query: Float[Tensor, "B Q E"], key: Float[Tensor, "B N E"], value: Float[Tensor, "B N C"], num_heads: int,
            blocked: Bool[Tensor, "B _ N"] | None, dropout: float = 0.0) -> Float[Tensor, "B Q C"]:
     """softmax(Q K^T / sqrt(E / M)) V in each of M heads; True in `blocked` where a query must not attend to a key."""
-    heads = [tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tensor in (query, key, value)]
+    query, key, value = (tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tensor in (query, key, value))
     allowed = None if blocked is None else ~blocked[:, None]
-    return F.scaled_dot_product_attention(*heads, attn_mask=allowed, dropout_p=dropout).transpose(1, 2).flatten(2)
+    # On the CPU only heads of equal width have a kernel that does not write down every weight: filling up is faster.
+    missing = query.shape[-1] - value.shape[-1]
+    filled = F.pad(value, (0, missing)) if missing else value
+    attended = F.scaled_dot_product_attention(query, key, filled, attn_mask=allowed, dropout_p=dropout)
+    return attended[..., :value.shape[-1]].transpose(1, 2).flatten(2)
 
 
 class DenseAttention(nn.Module):
