@@ -147,8 +147,8 @@ def check_steps(given: Case) -> None:
         loose = is_dino and step > 0
         assert losses.total.item() == pytest.approx(total, rel=2e-2 if loose else 1e-3)
         # By the third step rounding has grown. dab-deformable-detr: 103.5 in float64, 100.7 on two threads. detr-dc5:
-        # an edge of a box lies 6e-5 from its object's, where the GIoU has a kink; the norm is 789.9 on one side of it (in
-        # float64), 796.1 on the other, and the published 795.7.
+        # an edge of a box lies 6e-5 from its object's, where the GIoU has a kink; the norm is 789.9 on one side of it
+        # (in float64), 796.1 on the other, and the published 795.7.
         if not loose:
             assert found == pytest.approx(norm, rel=5e-2 if step == 2 else 5e-3)
 
