@@ -97,6 +97,32 @@ def folder_of(tmp_path: Path, change: Callable[[dict[str, Any]], Any] | None = N
     return folder
 
 
+def test_the_backbone_is_the_one_that_the_config_names(tmp_path: Path) -> None:
+    model = small_model("two-stage", num_heads=8, num_classes=3, num_queries=300)
+    assert "resnet" not in model.config.backbone
+    save_foreign(tmp_path / "folder", model, INFO, "huggingface")
+    found, _ = read_any(tmp_path / "folder")
+    assert found.config.backbone == model.config.backbone
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"dilation": True}, {"backbone_kwargs": {"output_stride": 16}},
+                                    {"backbone_config": {"output_stride": 16}, "backbone": "resnet18"}])
+def test_dilation_is_read_from_the_config(change: dict[str, Any], tmp_path: Path) -> None:
+    assert not read_any(folder_of(tmp_path))[0].config.dilation
+    assert read_any(folder_of(tmp_path, lambda content: content.update(change)))[0].config.dilation
+
+
+def test_layers_that_differ_are_not_one(tmp_path: Path) -> None:
+    """A config that denies box refinement would silently drop the heads of all layers but the first."""
+    folder = tmp_path / "folder"
+    save_foreign(folder, small_model("refine", **SIZES), INFO, "huggingface")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "with_box_refine": False}))
+    with pytest.raises(WeightsError, match="the heads of the decoder's layers differ, while the config says"):
+        read_any(folder)
+
+
 def in_parts(folder: Path, index: Any) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -44,6 +44,9 @@ def convert(source: str, target: LocalPath, /, *,
         else:
             save_foreign(target, model, info, to)
     print_line(f"{target}: {model.config.paper} with {model.config.num_classes} classes, from {info.dialect} to {to}")
+    if to != "native":
+        kept = "" if to == "huggingface" else ", nor for the names of classes and the preprocessing"
+        print_line(f"{to} has no place for category ids, NMS, the threshold and the padding to multiples{kept}")
     if info.unused:
         print_line(f"left out, since no model needs them: {len(info.unused)} tensors such as {info.unused[0]}")
     return 0

@@ -20,9 +20,12 @@ def config_of(layouts: Layouts, described: Described, settings: Mapping[str, Any
     """The config of the model with these tensors, by our names.
 
     `settings` are fields that shapes do not tell, such as `num_heads`, `dilation`, or a two-stage detector's
-    `num_queries`; fields of another paper are left out. Raises ValueError for tensors of no such model.
+    `num_queries`; fields of another paper are left out. Without a `backbone` it is one of the ResNets.
+    Raises ValueError for tensors of no such model.
     """
     fields = {**_common(layouts, described), **_of_paper(layouts, described)}
+    if "backbone" not in settings:
+        fields["backbone"] = _backbone(layouts)
     known = Config.papers[described.paper].__dataclass_fields__
     fields |= {name: value for name, value in settings.items() if name in known and name not in fields}
     if "num_levels" in fields:
@@ -38,7 +41,7 @@ def config_of(layouts: Layouts, described: Described, settings: Mapping[str, Any
 def _common(layouts: Layouts, described: Described) -> dict[str, Any]:
     head = "decoder.heads.layers.0." if "decoder.heads.layers.0.classify.weight" in layouts else "decoder.heads.shared."
     rows, width = _shape(layouts, f"{head}classify.weight")
-    return {"backbone": _backbone(layouts), "width": width, "num_classes": rows - (described.paper == "detr"),
+    return {"width": width, "num_classes": rows - (described.paper == "detr"),
             "num_encoder_layers": _count(layouts, r"encoder\.layers\.(\d+)\."),
             "num_decoder_layers": _count(layouts, r"decoder\.layers\.(\d+)\."),
             "ffn_width": _shape(layouts, "encoder.layers.0.feed_forward.expand.weight")[0]}

@@ -42,10 +42,14 @@ def read_settings(config_file: Path) -> dict[str, Any]:
         if content.get(one) != content.get(other) and one in content and other in content:
             raise ValueError(f"{one} and {other}: expected one number, got {quoted(content[one])} and "
                              f"{quoted(content[other])}")
-    backbone = content.get("backbone_config") or {}
-    stride = backbone.get("output_stride") if isinstance(backbone, dict) else None
+    nested, options = (found if isinstance(found := content.get(name), dict) else {}
+                       for name in ("backbone_config", "backbone_kwargs"))
+    is_dilated = content.get("dilation", False) or 16 in (nested.get("output_stride"), options.get("output_stride"))
     settings = {"num_heads": content.get("encoder_attention_heads", 8), "refine": content.get("with_box_refine", False),
-                "dilation": content.get("dilation", False) or stride == 16, "dropout": content.get("dropout", 0.1)}
+                "dilation": is_dilated, "dropout": content.get("dropout", 0.1)}
+    backbone = nested.get("backbone") or content.get("backbone")
+    if isinstance(backbone, str):       # early files name none
+        settings["backbone"] = backbone
     if content.get("two_stage"):
         settings["num_queries"] = content.get("two_stage_num_proposals", 300)
     for name, kind in (("num_heads", int), ("refine", bool), ("dilation", bool), ("num_queries", int)):

@@ -28,11 +28,14 @@ def sorted_heads(published: Mapping[str, Tensor], num_layers: int, *, two_stage:
     """The heads of `num_layers` decoder layers, and one for the proposals if `two_stage`.
 
     Where `refine` is not known, layers have heads of their own if these are listed under the decoder too, or differ.
-    A class head that is listed for the first layer only belongs to all. Raises ValueError for copies that differ.
+    A class head that is listed for the first layer only belongs to all. Raises ValueError for copies that differ, and
+    for layers that differ where they should not.
     """
     heads, others = _split(published)
     if refine is None:
         refine = two_stage or any(key.startswith(AGAIN) for key in published) or _differ(heads)
+    elif not refine and _differ(heads):
+        raise ValueError("the heads of the decoder's layers differ, while the config says that all layers share one")
     wanted = range((num_layers if refine else 1) + two_stage)
     kept = dict(others)
     for part in ("class_embed", "bbox_embed"):
