@@ -54,8 +54,8 @@ def test_patience_ends_a_run_that_does_not_improve_and_says_so(train: Train, tmp
 def test_frozen_parts_stay(train: Train, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert train("--out", first, "--epochs", 1) == 0
-    assert train("--out", second, "--epochs", 1, "--weights", first / "last.safetensors", "--freeze", "encoder.",
-                 "--freeze", "backbone.") == 0
+    assert train("--out", second, "--epochs", 1, "--weights", first / "last.safetensors", "--freeze",
+                 "encoder.,backbone.") == 0
     (old, _), (new, _) = (load(folder / "last.safetensors") for folder in (first, second))
     for name, tensor in old.state_dict().items():
         if name.startswith(("encoder.", "backbone.")):

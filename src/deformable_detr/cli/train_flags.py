@@ -91,5 +91,7 @@ RecipeFlags.__doc__ = Recipe.__doc__   # it describes the same fields
 
 
 def given(flags: ModelFlags | RecipeFlags | None) -> dict[str, Any]:
-    """The flags that were given, with their values."""
-    return {name: value for name, value in asdict(flags).items() if value is not None} if flags else {}
+    """The flags that were given, with their values; several words may come in one, with commas between them."""
+    values = {name: value for name, value in asdict(flags).items() if value is not None} if flags else {}
+    return {name: tuple(part for word in value for part in word.split(",")) if isinstance(value, tuple) else value
+            for name, value in values.items()}

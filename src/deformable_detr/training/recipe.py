@@ -46,7 +46,7 @@ class Recipe:
         precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
         ema_decay: Evaluate and keep a moving average of the weights, which decays by this factor per step; 0: none.
         patience: Stop after this many epochs without a better AP; 0: never.
-        freeze: Parts that are not trained, by the first characters of their parameters' names.
+        freeze: Parts that are not trained, by the first characters of their parameters' names: backbone, encoder, ...
         recompute: Save memory: recompute the activations of the transformer layers in the backward pass.
         shard: Spread weights, gradients and optimizer state over the processes (FSDP); not with ema_decay.
         deterministic: Refuse GPU operations whose result varies from run to run.

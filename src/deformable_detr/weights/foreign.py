@@ -1,4 +1,4 @@
-"""Models in the files of other code bases, read and written: any dialect, told by its keys."""
+"""Models in the files of other code bases, read and written: any dialect, as the keys say."""
 
 import io
 from collections.abc import Mapping

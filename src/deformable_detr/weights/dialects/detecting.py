@@ -1,4 +1,4 @@
-"""Which code base wrote a state dict, told by its keys."""
+"""Which code base wrote a state dict: its keys say so."""
 
 import re
 from collections.abc import Iterable
