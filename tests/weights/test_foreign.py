@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from deformable_detr.cli import main
 from deformable_detr.training.origin import read_origin
 from deformable_detr.training.start import Start
 from deformable_detr.weights import ModelInfo, WeightsError, read_any, save_foreign, to_official
@@ -267,3 +269,12 @@ def test_training_starts_from_a_folder_of_transformers(tmp_path: Path) -> None:
             assert torch.equal(tensor[0], old[0])
         else:
             assert torch.equal(tensor, old)
+
+
+@pytest.mark.parametrize("command", ["detect", "trace"])
+def test_commands_take_a_folder_of_transformers(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path)
+    (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 64, "longest_edge": 96}}')
+    PIL.Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    assert main([command, str(tmp_path / "a.png"), "--weights", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)

@@ -77,12 +77,12 @@ def _trace(images: "Sequence[np.ndarray]", start: str | Path, every_layer: bool)
     """The stages of a preset, or of a file of weights."""
     from deformable_detr.detect.runtimes import one_memory_error
     from deformable_detr.explain import trace_images
-    from deformable_detr.weights import load
+    from deformable_detr.weights import read_any
 
     with wrong_call_for(ValueError, MemoryError), one_memory_error():
         if isinstance(start, str):
             return trace_images(_random_model(start), images, every_layer=every_layer)
-        model, info = load(start)
+        model, info = read_any(start)
         return trace_images(model, images, info.preprocessing, info.names, postprocessing=info.postprocessing,
                             every_layer=every_layer)
 
