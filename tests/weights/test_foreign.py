@@ -272,7 +272,8 @@ def test_training_starts_from_a_folder_of_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["detect", "trace"])
-def test_commands_take_a_folder_of_transformers(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_take_a_folder_of_transformers(command: str, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path)
     (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 64, "longest_edge": 96}}')
     PIL.Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
