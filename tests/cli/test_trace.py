@@ -160,7 +160,7 @@ def test_values_that_are_not_finite_are_shown_and_an_error(folder: Path, weights
     model, info = load(weights)
     with torch.no_grad():
         model.encoder.layers[0].feed_forward.norm.weight.fill_(torch.nan)  # type: ignore[union-attr]
-    monkeypatch.setattr("deformable_detr.weights.native.load", lambda weights: (model, info))
+    monkeypatch.setattr("deformable_detr.weights.reading.read_any", lambda weights: (model, info))
     assert cli.main(["trace", "a.png", "--weights", str(weights)]) == 1
     output = capsys.readouterr()
     assert "nan .. nan" in output.out
