@@ -2,7 +2,7 @@
 
 import json
 
-from deformable_detr.cli.app import USUAL, JsonFlag, MessageFlags, app, output_console, print_line
+from deformable_detr.cli.app import USUAL, JsonFlag, MessageFlags, app, print_line
 from deformable_detr.weights.names import ALIASES, NAMED
 
 
@@ -25,12 +25,10 @@ def list_weights(*, as_json: JsonFlag = False, messages: MessageFlags = USUAL) -
         print_line(json.dumps(rows))
         return 0
 
-    from rich.table import Table
-
-    table = Table("name", "preset", "AP", "trained on", "licence", "MB", "in the cache", "from the Hugging Face Hub")
     for row in rows:
-        table.add_row(", ".join([row["name"], *row["aliases"]]), row["preset"], f"{row['ap']:.1f}", row["data"],
-                      row["licence"], f"{row['megabytes']}", "yes" if row["cached"] else "no", row["repository"])
-    output_console().print(table)
-    print_line("AP on COCO val2017 as its authors publish it. Any other repository: --weights hf:owner/name[@revision]")
+        names = ", ".join([row["name"], *row["aliases"]])
+        print_line(f"{names:34} AP {row['ap']:.1f}  {row['megabytes']} MB{'  in the cache' if row['cached'] else ''}")
+        print_line(f"    hf:{row['repository']}")
+        print_line(f"    preset {row['preset']}; {row['data']}; {row['licence']}")
+    print_line("AP on COCO val2017 as the authors publish it. Any other repository: hf:owner/name[@revision]")
     return 0
