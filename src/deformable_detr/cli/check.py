@@ -44,7 +44,7 @@ def check(data: LocalPath, /, *, fast: bool = False, fix: OptionalPath = None, s
     Parameters
     ----------
     data
-        The folder of a data set, or its data.yaml or annotation file: COCO, YOLO, Pascal VOC, parquet, or WebDataset.
+        The folder of a data set of any format that docs/data.md describes, or its data.yaml or annotation file.
     fast
         Check only the annotations, without decoding images.
     fix

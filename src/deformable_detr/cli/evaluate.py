@@ -24,7 +24,7 @@ from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
     from deformable_detr.datasets.folder import DataFolder
-    from deformable_detr.evaluation import CocoEvaluator
+    from deformable_detr.evaluation import CocoEvaluator, CocoMetrics
     from deformable_detr.report import History
 
 
@@ -84,10 +84,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
     if as_json:
         print_line(json.dumps(metrics.to_dict()))
     else:
-        output_console().print(metrics.table())
-        published = named(weights)
-        if published:
-            print_line(f"published on COCO val2017: AP {published.ap / 100:.3f}")
+        _print_metrics(metrics, weights)
     if page:
         try:
             write_report(page, Subject(detector, weights, evaluator, _history(weights)), metrics, curves)
@@ -97,6 +94,14 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
         if not as_json:
             print_line(f"report: {page}")
     return 0
+
+
+def _print_metrics(metrics: "CocoMetrics", weights: str) -> None:
+    """The table, and for published weights what their authors measured."""
+    output_console().print(metrics.table())
+    published = named(weights)
+    if published:
+        print_line(f"published on COCO val2017: AP {published.ap / 100:.3f}")
 
 
 def _find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
