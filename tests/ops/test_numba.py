@@ -71,8 +71,9 @@ torch.testing.assert_close(results, [results[0]] * 80, rtol=0, atol=0)
 """
 
 
-def test_first_call_comes_from_eight_threads():
-    run_alone(EIGHT_THREADS)
+@pytest.mark.parametrize("layer", ["default", "workqueue"])   # the second is what Numba has without OpenMP
+def test_first_call_comes_from_eight_threads(layer):
+    run_alone(EIGHT_THREADS, NUMBA_THREADING_LAYER=layer)
 
 
 FORK = """
