@@ -20,6 +20,7 @@ from deformable_detr.training.origin import read_origin
 from deformable_detr.training.start import Start
 from deformable_detr.weights import ModelInfo, WeightsError, read_any, save_foreign, to_official
 from deformable_detr.weights.coco import CLASSES
+from deformable_detr.weights.dialects import convert
 from helpers.models import small_model
 
 INFO = ModelInfo(("cat", "dog", "eel"), (0, 1, 2))
@@ -211,7 +212,7 @@ LEVELS = "transformer__level_embed"
     (lambda: changed(**{LEVELS: torch.full((4, 32), torch.nan)}), "pyramid.level_embedding: expected finite numbers"),
     (lambda: changed(**{LEVELS: torch.ones(4, 32, dtype=torch.int64)}), "level_embedding .expected F32 or F16 or BF16"),
     (lambda: changed(**{LEVELS: torch.ones(4, 33)}), "level_embedding .expected .4, 32., got .4, 33."),
-    (lambda: changed(**{LEVELS: torch.ones(())}), "tensors missing: pyramid.level_embedding"),
+    (lambda: changed(**{LEVELS: torch.ones(())}), "pyramid.level_embedding: expected a tensor with values, got the"),
     (lambda: changed(bbox_embed__0__layers__0__bias=torch.ones(32)), "differs from its other copy"),
     (lambda: {"weight": torch.ones(2)}, "expected the names of this package, .* got 1 keys such as weight"),
     (dict, "expected a state dict")])
@@ -279,3 +280,19 @@ def test_commands_take_a_folder_of_transformers(command: str, tmp_path: Path,
     PIL.Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     assert main([command, str(tmp_path / "a.png"), "--weights", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("to", "key", "message"), [
+    ("huggingface", "model.decoder.layers.0.self_attn.q_proj.weight", "k_proj and v_proj of one shape"),
+    ("mmdetection", "neck.convs.0.conv.weight", "pyramid.projections.0.0.weight .expected"),
+    ("published", "class_embed.0.weight", "expected a tensor with values, got the shape"),
+    ("published", "transformer.encoder.layers.0.self_attn.attention_weights.weight", "expected a tensor with values")])
+def test_tensors_without_axes(to: Any, key: str, message: str, tmp_path: Path) -> None:
+    model = small_model("two-stage", **SIZES)
+    for projection in model.pyramid.projections:
+        torch.nn.init.zeros_(projection[0].bias)
+    state = convert(model.state_dict(), to, model.config)
+    state |= dict.fromkeys([key, f"transformer.decoder.{key}"] if key.startswith("class") else [key], torch.zeros(()))
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=message):
+        read_any(tmp_path / "a.pth")

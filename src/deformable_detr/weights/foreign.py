@@ -27,7 +27,7 @@ from deformable_detr.weights.pickles import PICKLE_STARTS, read_checkpoint
 from deformable_detr.weights.shapes import config_of
 from deformable_detr.weights.wrappers import without_prefixes
 
-FINE_LEVEL_HEADS = ("class_embed.", "bbox_embed.")
+HEADS = ("class_embed.", "bbox_embed.")
 
 
 def load_foreign(path: str | Path) -> tuple[Network, ModelInfo]:
@@ -121,7 +121,7 @@ def _save_folder(folder: Path, config: Config, info: ModelInfo, tensors: dict[st
     shared = config.paper == "deformable-detr" and not getattr(config, "refine", False)
     if shared:      # transformers keeps a head that all layers share once
         tensors = {key: value for key, value in tensors.items()
-                   if not key.startswith(FINE_LEVEL_HEADS) or key.split(".")[1] == "0"}
+                   if not key.startswith(HEADS) or key.split(".")[1] == "0"}
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CONFIG_FILE,
                 transformers_config.as_json(transformers_config.config_content(config, info)))

@@ -40,7 +40,7 @@ def config_of(layouts: Layouts, described: Described, settings: Mapping[str, Any
 
 def _common(layouts: Layouts, described: Described) -> dict[str, Any]:
     head = "decoder.heads.layers.0." if "decoder.heads.layers.0.classify.weight" in layouts else "decoder.heads.shared."
-    rows, width = _shape(layouts, f"{head}classify.weight")
+    rows, width = _shape(layouts, f"{head}classify.weight", 2)
     return {"width": width, "num_classes": rows - (described.paper == "detr"),
             "num_encoder_layers": _count(layouts, r"encoder\.layers\.(\d+)\."),
             "num_decoder_layers": _count(layouts, r"decoder\.layers\.(\d+)\."),
@@ -51,13 +51,13 @@ def _of_paper(layouts: Layouts, described: Described) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in ("queries.embedding.weight", "queries.anchors.weight", "queries.embedding.content.weight"):
         if name in layouts:
-            fields["num_queries"] = layouts[name].shape[0]
+            fields["num_queries"] = _shape(layouts, name)[0]
     if "pyramid.level_embedding" in layouts:
         fields["num_levels"] = _shape(layouts, "pyramid.level_embedding")[0]
     if described.paper == "deformable-detr":
         fields |= {"refine": described.refine, "two_stage": described.two_stage}
     if described.paper == "dino":
-        kernels = [layout.shape[-1] for name, layout in layouts.items()
+        kernels = [_shape(layouts, name)[-1] for name in layouts
                    if re.fullmatch(r"pyramid\.projections\.\d+\.0\.weight", name)]
         fields["num_maps"] = kernels.count(1)
     return fields
@@ -71,10 +71,13 @@ def _backbone(layouts: Layouts) -> str:
     return RESNETS[kind]
 
 
-def _shape(layouts: Layouts, name: str) -> tuple[int, ...]:
-    if name not in layouts or not layouts[name].shape:
+def _shape(layouts: Layouts, name: str, num_axes: int = 1) -> tuple[int, ...]:
+    """The shape of a tensor with at least this many axes; the model of the config checks the rest."""
+    if name not in layouts:
         raise ValueError(f"tensors missing: {name}")
-    return layouts[name].shape
+    if len(layouts[name].shape) < num_axes or not all(layouts[name].shape):
+        raise ValueError(f"{name}: expected a tensor with values, got the shape {layouts[name].shape}")
+    return layouts[name].shape[:num_axes] if num_axes > 1 else layouts[name].shape
 
 
 def _count(keys: Iterable[str], pattern: str) -> int:

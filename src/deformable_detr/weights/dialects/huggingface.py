@@ -43,10 +43,12 @@ def reading_rules(paper: str) -> list[Rule]:
 def with_packed_projections(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The three projections of each attention as one tensor, `in_proj_weight` or `in_proj_bias`, as PyTorch has it."""
     packed = dict(state_dict)
-    for key in state_dict:
+    for key, value in state_dict.items():
         match = re.fullmatch(r"(.+attn)\.q_proj\.(weight|bias)", key)
         names = [f"{match[1]}.{part}_proj.{match[2]}" for part in PROJECTIONS] if match else []
         if match and all(name in state_dict for name in names):
+            if not value.ndim or len({state_dict[name].shape for name in names}) != 1:
+                raise ValueError(f"{match[1]}: expected q_proj, k_proj and v_proj of one shape")
             packed[f"{match[1]}.in_proj_{match[2]}"] = torch.cat([packed.pop(name) for name in names])
     return packed
 

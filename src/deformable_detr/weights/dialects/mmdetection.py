@@ -29,7 +29,7 @@ def rules(version: int) -> list[Rule]:
 
 def with_biases(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """With a bias of zero for each projection of the pyramid."""
-    biases = {key.removesuffix("weight") + "bias": value.new_zeros(len(value))
+    biases = {key.removesuffix("weight") + "bias": value.new_zeros(value.shape[:1])
               for key, value in published.items() if re.fullmatch(r"input_proj\.\d+\.0\.weight", key)}
     return {**biases, **published}
 
