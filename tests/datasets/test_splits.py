@@ -21,6 +21,7 @@ from helpers.layouts import LAYOUTS, Truth, bccd, coco, shards, voc, yolo
     (["crash-test-train-0.tar", "crash-test-val-0.tar"], {"train": 1, "val": 1}),
     (["test_data/train/0.tar", "test_data/dev/0.tar"], {"train": 1, "val": 1}),
     (["evaluation_1.tar", "Valid.1.tar"], {"test": 1, "val": 1}),
+    (["a1/train-0.tar", "a2/train-0.tar"], {"train": 2}), (["train/a/0.tar", "train/b/0.tar"], {"train": 2}),
     (["cells-0.tar", "cells-1.tar"], {"train": 2}), (["2021/0.tar", "2022/0.tar"], {"train": 2}), ([], {})])
 def test_names_tell_splits(names: list[str], expected: dict[str, int]) -> None:
     found = files_by_split(Path("data"), names)
@@ -30,7 +31,8 @@ def test_names_tell_splits(names: list[str], expected: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("names", [
     ["train-0.tar", "holdout-0.tar"], ["full/0.tar", "mini/0.tar"], ["crash-test-train-0.tar"],
-    ["train-0.tar", "test-train-0.tar", "val-0.tar"], ["train-0.tar", "minival-0.tar"]])
+    ["train-0.tar", "test-train-0.tar", "val-0.tar"], ["train-0.tar", "minival-0.tar"],
+    ["full/train-0.tar", "mini/train-0.tar"], ["full/val/0.tar", "mini/val/0.tar"]])
 def test_names_that_do_not_tell_are_refused(names: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         files_by_split(Path("data"), names)

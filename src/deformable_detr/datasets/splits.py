@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -59,4 +60,14 @@ def files_by_split(folder: Path, names: Iterable[str]) -> dict[str, tuple[Path, 
     if unclear:
         stop(Fault.SPLIT_UNKNOWN, Place(folder / unclear[0]), "expected one of the words train, val and test in the "
              f"name of the file or its folder, got {quoted([path.as_posix() for path in paths])}")
+    for (split,), of_split in found.items():
+        if len({_above(split, path) for path in of_split}) > 1:
+            stop(Fault.SPLIT_UNKNOWN, Place(folder / of_split[0]), f"expected one data set, got {split} in several "
+                 f"folders: {quoted([path.as_posix() for path in of_split])}")
     return {split: tuple(folder / path for path in of_split) for (split,), of_split in found.items()}
+
+
+def _above(split: str, path: PurePath) -> tuple[str, ...]:
+    """The folders before the first name that says the split, without digits: of full/train/0.tar it is full."""
+    above = takewhile(lambda name: split not in splits_in(name), path.parent.parts)
+    return tuple(DELIMITERS.sub(" ", name).strip() for name in above)
