@@ -74,7 +74,8 @@ def test_help_and_wrong_calls_do_not_wait_for_torch(folder: Path) -> None:
              "detect a.jpg --weights absent": 2, "detect a.jpg --out a.jpg": 2, "demo --out a.jpg": 2,
              "eval absent": 2, "eval empty": 2,
              f"eval {BLOOD_CELLS} --split holiday": 2, f"eval {BLOOD_CELLS} --weights absent": 2,
-             "check empty --sheet a.jpg": 2, "trace a.jpg --weights absent": 2}
+             "check empty --sheet a.jpg": 2, "check absent": 2, "check empty": 2, "train absent": 2, "train empty": 2,
+             "trace a.jpg --weights absent": 2}
     code = ("import sys; from deformable_detr.cli import main\n"
             f"for call, expected in {calls}.items():\n"
             "    code = main(call.split())\n"

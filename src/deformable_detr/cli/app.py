@@ -126,6 +126,18 @@ def wrong_call_for(*errors: type[Exception]) -> Iterator[None]:
         raise WrongCallError(str(error)) from error
 
 
+def refuse_no_data(data: Path) -> None:
+    """Refuse a folder that holds no data set: before the seconds that importing torch takes."""
+    from deformable_detr.datasets.findings import DataError, Findings
+    from deformable_detr.datasets.folder import DataFolder
+
+    try:
+        DataFolder(data, Findings())
+    except DataError as error:
+        if error.finding is None:       # otherwise there is one, with a fault that is reported later
+            raise WrongCallError(str(error)) from error
+
+
 def find_weights_file(weights: str) -> Path:
     """The file or folder of weights, fetched if need be: before the seconds that importing torch takes."""
     from deformable_detr.weights import WeightsError

@@ -17,6 +17,7 @@ from deformable_detr.cli.app import (
     app,
     output_console,
     print_line,
+    refuse_no_data,
     report_error,
     wrong_call_for,
 )
@@ -70,6 +71,7 @@ def check(data: LocalPath, /, *, fast: bool = False, fix: OptionalPath = None, s
     if size and max_size and max_size < size:
         raise WrongCallError(f"--max-size: expected at least --size ({size}), got {max_size}")
     sheet = _place_of_sheet(sheet, inside, as_json)
+    refuse_no_data(data)
 
     from deformable_detr.check import Limits, check_data
     from deformable_detr.preprocessing import Preprocessing, usual_max_size

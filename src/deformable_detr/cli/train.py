@@ -21,6 +21,7 @@ from deformable_detr.cli.app import (
     command_line,
     find_weights_file,
     print_line,
+    refuse_no_data,
     report_error,
 )
 from deformable_detr.cli.train_flags import ModelFlags, RecipeFlags, given
@@ -110,8 +111,7 @@ class Call:
 
 def _refuse_early(call: Call) -> None:
     """Refuse what can be seen to be wrong before the seconds that torch takes to import."""
-    if not call.data.exists():
-        raise WrongCallError(f"{call.data}: expected the folder of a data set, got nothing")
+    refuse_no_data(call.data)
     if call.start.weights is not None:
         find_weights_file(str(call.start.weights))
     backbone = call.start.backbone_weights

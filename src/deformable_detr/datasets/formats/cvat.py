@@ -11,15 +11,14 @@ from deformable_detr.datasets.building import AnnotationBuilder
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.formats.source import (
     DataSource,
-    begins_with,
     check_class_name,
     check_class_names,
+    file_of_each_split,
     is_number,
 )
 from deformable_detr.datasets.image_list import ImageRecord
 from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import present
-from deformable_detr.datasets.splits import UNNAMED_SPLIT, named_splits, splits_in
 from deformable_detr.documents import DocumentError, Element, read_xml
 from deformable_detr.text import quoted
 
@@ -40,11 +39,7 @@ class CvatFolder(DataSource[Path]):
 
     @classmethod
     def find(cls, folder: Path, findings: Findings) -> "CvatFolder | None":
-        children = {child.name: child for child in folder.iterdir()
-                    if splits_in(child.name) and begins_with(child / FILE, MARKS)}
-        places = {split: children[name] / FILE for split, name in named_splits(children, findings).items()}
-        if not places and begins_with(folder / FILE, MARKS):
-            places = {UNNAMED_SPLIT: folder / FILE}
+        places = file_of_each_split(folder, FILE, MARKS, findings)
         return cls(folder, places) if places else None
 
     def read(self, split: str, findings: Findings) -> Annotations:

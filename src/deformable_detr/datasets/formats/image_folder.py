@@ -10,10 +10,9 @@ from deformable_detr.datasets.annotations import Annotations, ImageFolder
 from deformable_detr.datasets.building import AnnotationBuilder, measured
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.formats.coco import object_entries, read_object_entry
-from deformable_detr.datasets.formats.source import CLASSES_FILE, DataSource, begins_with, check_class_names
+from deformable_detr.datasets.formats.source import CLASSES_FILE, DataSource, check_class_names, file_of_each_split
 from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import FileNames, check_name, present, read_list
-from deformable_detr.datasets.splits import UNNAMED_SPLIT, named_splits, splits_in
 from deformable_detr.documents import DocumentError, parse_json, read_lines
 from deformable_detr.text import quoted
 
@@ -34,11 +33,7 @@ class ImageFolderSource(DataSource[Path]):
 
     @classmethod
     def find(cls, folder: Path, findings: Findings) -> "ImageFolderSource | None":
-        children = {child.name: child for child in folder.iterdir()
-                    if splits_in(child.name) and begins_with(child / FILE, MARKS)}
-        places = {split: children[name] / FILE for split, name in named_splits(children, findings).items()}
-        if not places and begins_with(folder / FILE, MARKS):
-            places = {UNNAMED_SPLIT: folder / FILE}
+        places = file_of_each_split(folder, FILE, MARKS, findings)
         return cls(folder, places) if places else None
 
     def read(self, split: str, findings: Findings) -> Annotations:

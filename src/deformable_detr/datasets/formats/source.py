@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.kinds import Fault
+from deformable_detr.datasets.splits import UNNAMED_SPLIT, named_splits, splits_in
 from deformable_detr.progress import Progress, no_progress
 from deformable_detr.text import CONTROL_CHARACTER, is_unicode, quoted
 
@@ -58,6 +59,16 @@ def begins_with(file: Path, marks: tuple[str, ...]) -> bool:
     except OSError:
         return False
     return all(mark in head for mark in marks)
+
+
+def file_of_each_split(folder: Path, name: str, marks: tuple[str, ...], findings: Findings) -> dict[str, Path]:
+    """The files of this name, which begin with all marks, in the folders of splits; else the folder's own."""
+    children = {child.name: child / name for child in folder.iterdir()
+                if splits_in(child.name) and begins_with(child / name, marks)}
+    found = named_splits({child: file.parent for child, file in children.items()}, findings)
+    if found:
+        return {split: children[child] for split, child in found.items()}
+    return {UNNAMED_SPLIT: folder / name} if begins_with(folder / name, marks) else {}
 
 
 def is_number(value: Any) -> bool:
