@@ -101,7 +101,7 @@ def match_names(model_names: Sequence[str], data_names: Sequence[str]) -> NameMa
 
 
 @dataclass(frozen=True)
-class Limits:
+class CountingLimits:
     """How many objects count as missed, whatever a model detects."""
 
     max_detections: int         # of an image, which COCO counts
@@ -154,13 +154,13 @@ class CocoEvaluator:
         numbers = (float(value) if value > -1 else nan for value in counter.stats)
         return CocoMetrics(*numbers, per_class=per_class), curves
 
-    def limits(self) -> Limits:
+    def limits(self) -> CountingLimits:
         """What the annotations make impossible to find, so that a metric of 1 cannot be reached."""
         truth = self.annotations
         of_image = np.bincount(truth.image_index[~truth.crowd], minlength=len(truth.images))
         beyond = (of_image - TOP_K).clip(0)
         num_things = int((~truth.crowd).sum())
-        return Limits(TOP_K, int((beyond > 0).sum()), int(beyond.sum()),
+        return CountingLimits(TOP_K, int((beyond > 0).sum()), int(beyond.sum()),
                       num_things - int(find_box_faults(truth).usable.sum()))
 
     def _ground_truth(self) -> dict[str, Any]:

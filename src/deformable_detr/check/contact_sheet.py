@@ -21,7 +21,7 @@ HEIGHTS = (8.0, 3.2)    # of the statistics and of a row of images, in inches
 
 
 def draw_sheet(splits: Mapping[str, Annotations], limits: Limits) -> bytes:
-    """A PNG file."""
+    """The contact sheet as a PNG file."""
     chosen = _chosen(splits)
     num_rows = -(-len(chosen) // COLUMNS)
     heights = HEIGHTS[0], HEIGHTS[1] * num_rows

@@ -16,7 +16,7 @@ MIXING = np.sqrt([2, 3, 5, 7, 11])      # sums with these factors are equal for 
 
 
 def check_objects(annotations: Annotations, faults: BoxFaults, limits: Limits, findings: Findings) -> None:
-    """Report them for one split."""
+    """Report such objects of one split."""
     duplicate, other_class = find_duplicates(annotations)
     report_rows(Fault.BOX_DUPLICATE, annotations, duplicate, findings)
     report_rows(Fault.BOX_TWO_CLASSES, annotations, other_class, findings)

@@ -32,7 +32,7 @@ class Part:
 
 
 def repair(splits: Mapping[str, Annotations], scan: ImageScan) -> tuple[dict[str, Part], Done]:
-    """All steps."""
+    """Make every repair, in this order."""
     done: Done = Counter()
     faults = faults_of_splits(splits)    # as the check has found them: of whole splits, before images are left out
     parts = {split: Part(repair_boxes(annotations, faults[split], done), scan.of(split))

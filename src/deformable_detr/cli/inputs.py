@@ -73,5 +73,5 @@ def _is_drawing(path: Path) -> bool:
 
 
 def readable(inputs: Sequence[Input]) -> Iterator[Path]:
-    """Those without a problem so far."""
+    """The inputs that have had no problem so far."""
     return (entry.path for entry in inputs if entry.path is not None)

@@ -79,7 +79,7 @@ class DataFolder:
 
 
 def _folder_of(path: Path) -> Path:
-    """The folder of a data set, of which a settings or annotation file may be given in its place."""
+    """The folder of a data set; its settings or annotation file may be given instead."""
     if not path.is_file() or path.suffix.lower() not in FILE_SUFFIXES:
         return path
     is_inner = path.parent.name.lower() == "annotations" or (path.name == BESIDE and splits_in(path.parent.name))

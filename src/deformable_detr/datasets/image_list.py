@@ -32,7 +32,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, eq=False)
 class ImageList(Sequence[ImageRecord]):
-    """Behaves like a tuple of P images, each of which is made when it is asked for."""
+    """Behaves like a tuple of P images, each made when it is asked for."""
 
     ids: Int64[np.ndarray, "P"]
     sizes: Int64[np.ndarray, "P 2"]                 # (height, width) in pixels

@@ -153,7 +153,7 @@ class RandomCrop(v2.Transform):
 
 
 class RandomCloseUp(RandomCrop):
-    """A crop that drops objects of which too little is left to recognise them."""
+    """A crop that drops objects of which too little remains to be recognised."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         output = super().transform(inpt, params)

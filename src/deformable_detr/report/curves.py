@@ -28,7 +28,7 @@ def draw_curves(columns: Columns) -> bytes:
 
 
 def curve_charts(columns: Columns) -> list[Chart]:
-    """The same for a page."""
+    """All charts for a page."""
     return [line_chart(title, "epoch", columns["epoch"], lines, x_end=_last_epoch(columns), y_end=y_end, counted=True)
             for title, lines, y_end in _charts(columns)]
 

@@ -29,7 +29,7 @@ def warn_of_mirrored_classes(names: Sequence[str], flip: Flip, *, quarter_turns:
                            what, _listed(found))
 
 
-def check_classes(names: Sequence[str], validation_data: DetectionDataset) -> None:
+def check_can_be_measured(names: Sequence[str], validation_data: DetectionDataset) -> None:
     """Raise ValueError if the validation data cannot measure a model of these classes.
 
     That is, if it lists none of them, or has objects of classes that the model will not know.

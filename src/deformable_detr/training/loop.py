@@ -21,7 +21,7 @@ from deformable_detr.papers import draw_denoising
 from deformable_detr.progress import Progress, no_progress
 from deformable_detr.structures import Target
 from deformable_detr.training.average import moving_average
-from deformable_detr.training.class_names import check_classes, warn_of_mirrored_classes
+from deformable_detr.training.class_names import check_can_be_measured, warn_of_mirrored_classes
 from deformable_detr.training.clock import RunClock
 from deformable_detr.training.machine import freeze, gathered, raise_together, recompute_activations, shard
 from deformable_detr.training.optimizer import build_loss, build_optimizer
@@ -48,7 +48,7 @@ class Training:
     def __init__(self, accelerator: Accelerator, model: Network, info: ModelInfo, training_data: DetectionDataset,
                  validation_data: DetectionDataset, recipe: Recipe, folder: RunFolder,
                  progress: Progress = no_progress) -> None:
-        check_classes(info.names, validation_data)
+        check_can_be_measured(info.names, validation_data)
         self.accelerator, self.info, self.recipe, self.folder = accelerator, info, recipe, folder
         self.training_data, self.validation_data = training_data, validation_data
         self.progress = progress if self.is_first else no_progress

@@ -60,7 +60,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """`training/state.py` reads and writes it."""
+        """What resuming needs; `training/state.py` reads and writes it."""
         return self.path / "state.safetensors"
 
     @property
