@@ -208,7 +208,8 @@ def test_what_no_model_can_find_is_counted(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "cell"}],
         "annotations": [{"id": number, **entry} for number, entry in enumerate(entries)]}))
     limits = CocoEvaluator(read_coco(tmp_path / "val.json", Findings(strict=True))).limits()
-    assert limits == CountingLimits(max_detections=100, num_images_beyond=3, num_objects_beyond=50 + 1 + 1, num_unfindable=4)
+    assert limits == CountingLimits(max_detections=100, num_images_beyond=3, num_objects_beyond=50 + 1 + 1,
+                                    num_unfindable=4)
 
 
 def test_boxes_without_area_count_as_missed_as_with_pycocotools(tmp_path: Path) -> None:
