@@ -1,16 +1,18 @@
 """The sum of a deformable attention in numbers: four corners of each point, in one channel of each head."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from deformable_detr.explain.explanation import Explanation
 from deformable_detr.explain.packing import pack
 
+if TYPE_CHECKING:
+    from deformable_detr.explain.explanation import Explanation
 
-def arithmetic(explanation: Explanation, queries: Sequence[int]) -> dict[str, Any]:
+
+def arithmetic(explanation: "Explanation", queries: Sequence[int]) -> dict[str, Any]:
     """For some queries, in each decoder layer: what each head sums in the channel where its sum is largest.
 
     `corners` are the values at the top left, top right, bottom left and bottom right of each point, 0 outside the map.
@@ -26,7 +28,7 @@ def arithmetic(explanation: Explanation, queries: Sequence[int]) -> dict[str, An
 
 
 def _layer(maps: list[Float[np.ndarray, "M _ _ D"]], locations: Float[np.ndarray, "Q M L P 2"],
-           weights: Float[np.ndarray, "Q M L P"], explanation: Explanation) -> dict[str, Any]:
+           weights: Float[np.ndarray, "Q M L P"], explanation: "Explanation") -> dict[str, Any]:
     corners, shares = [], []
     for level, (height, width) in enumerate(explanation.valid_shapes):
         position = locations[:, :, level].astype(np.float64) * (width, height) - 0.5
@@ -46,7 +48,8 @@ def bilinear_weights(position: Float[np.ndarray, "*points 2"]) -> Float[np.ndarr
     return np.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], axis=-1)
 
 
-def _corners(level: Float[np.ndarray, "M H W D"], first: Int64[np.ndarray, "Q M P 2"]) -> Float[np.ndarray, "Q M P 4 D"]:
+def _corners(level: Float[np.ndarray, "M H W D"],
+             first: Int64[np.ndarray, "Q M P 2"]) -> Float[np.ndarray, "Q M P 4 D"]:
     """The values at a cell and its neighbours on the right and below; 0 outside the map."""
     height, width = level.shape[1:3]
     heads = np.arange(len(level))[:, None]

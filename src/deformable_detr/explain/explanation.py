@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.detections import Detections
 from deformable_detr.explain import attending
-from deformable_detr.explain.attending import Sampling
 from deformable_detr.explain.collecting import Call, Collector
 from deformable_detr.papers.config import Config
 from deformable_detr.structures import LevelShapes, Predictions
@@ -19,6 +19,15 @@ from deformable_detr.text import printable
 
 if TYPE_CHECKING:
     import PIL.Image
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one token or query reads: points with their weights, or a map of weights."""
+
+    locations: Float[Tensor, "M L P 2"] | None
+    weights: Float[Tensor, "M L P"] | None
+    attention: Float[Tensor, "M H W"] | None
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Candidate:
     score: float
     box: tuple[float, float, float, float]      # xyxy in pixels of the image
     distance: float             # pixels from the place to the box, 0 inside
-    scores: tuple[float, ...]   # the score of the best class after each decoder layer
+    scores: tuple[float, ...]   # of the best class after each decoder layer
+    verdict: str                # what became of it, such as "below the threshold 0.50"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,7 +85,15 @@ class Explanation:
         assert self.detections.queries is not None
         return torch.from_numpy(self.detections.queries)
 
-    def encoder(self, layer: int, level: int, y: int, x: int) -> "Reading":
+    def reading(self, query: int, layer: int = -1) -> Reading:
+        """What a query read in a decoder layer, by default the last one."""
+        count = len(self.boxes)
+        self._check("query", query, len(self.boxes[0]))
+        self._check("layer", layer % count if -count <= layer < 0 else layer, count)
+        return Reading(*(None if layers is None else layers[layer][query]
+                         for layers in (self.locations, self.weights, self.attention)))
+
+    def encoder(self, layer: int, level: int, y: int, x: int) -> Reading:
         """What the token in row `y` and column `x` of a level reads in a layer of the encoder.
 
         Raises ValueError for a layer or a token that there is not.
@@ -88,7 +106,7 @@ class Explanation:
         start = sum(rows * columns for rows, columns in self.level_shapes[:level])
         return self.encoder_readings(layer, [start + y * width + x])[0]
 
-    def encoder_readings(self, layer: int, tokens: Sequence[int]) -> "list[Reading]":
+    def encoder_readings(self, layer: int, tokens: Sequence[int]) -> list[Reading]:
         """What these tokens, counted over all levels, read in a layer of the encoder."""
         call, rows = self._encoder[layer], torch.tensor(tokens)
         if attending.is_deformable(call):
@@ -123,8 +141,49 @@ class Explanation:
 
     def _candidate(self, query: int, corners: Float[Tensor, "4"], distance: float) -> Candidate:
         x0, y0, x1, y1 = corners.tolist()
-        return Candidate(query, self.class_names[int(self.labels[-1][query])], float(self.scores[-1][query]),
-                         (x0, y0, x1, y1), distance, tuple(float(scores[query]) for scores in self.scores))
+        score = float(self.scores[-1][query])
+        if query in self.queries:
+            verdict = "found"
+        elif score < self.threshold:
+            verdict = f"below the threshold {self.threshold:.2f}"
+        else:
+            verdict = "left out: it overlaps a better one of its class, or enough were better"
+        return Candidate(query, self.class_names[int(self.labels[-1][query])], score, (x0, y0, x1, y1), distance,
+                         tuple(float(scores[query]) for scores in self.scores), verdict)
+
+    def draw(self, index: int, layer: int = -1) -> "PIL.Image.Image":
+        """The image with a detection as a decoder layer saw it, by default the last one.
+
+        Its box after that layer, the reference, and what the layer read: points, larger and more opaque the greater
+        their weights and coloured by level, or the summed attention. A small image is enlarged. Raises ValueError for
+        a detection or a layer that there is not.
+        """
+        if not len(self.detections):
+            raise ValueError("index: nothing was found in this image; `draw_query` draws any query")
+        self._check("index", index, len(self.detections))
+        return self.draw_query(int(self.queries[index]), layer)
+
+    def draw_query(self, query: int, layer: int = -1) -> "PIL.Image.Image":
+        """As `draw`, for any query, such as one of `nearest`."""
+        from deformable_detr.explain.drawing import draw_query
+
+        return draw_query(self, query, layer)
+
+    def page(self, path: str | Path) -> None:
+        """Write the page: one file that needs no network. An older file is replaced as a whole.
+
+        Raises OSError where it cannot be written.
+        """
+        from deformable_detr.explain.page import render_explanation
+        from deformable_detr.files import write_whole
+
+        write_whole(Path(path), render_explanation(self))
+
+    def _repr_html_(self) -> str:
+        """The page, for a notebook."""
+        from deformable_detr.explain.page import framed
+
+        return framed(self)
 
     @staticmethod
     def _values(call: Call) -> list[Float[Tensor, "M _ _ D"]]:
@@ -138,27 +197,14 @@ class Explanation:
             raise ValueError(f"{name}: expected 0 to {count - 1}, got {index}")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one token or query reads: points with their weights, or a map of weights."""
-
-    locations: Float[Tensor, "M L P 2"] | None
-    weights: Float[Tensor, "M L P"] | None
-    attention: Float[Tensor, "M H W"] | None
-
-
 def explain(collected: Collector, predictions: Predictions, detections: Detections, image: "PIL.Image.Image",
             name: str, class_names: Sequence[str], threshold: float) -> Explanation:
     """The explanation of the first image of the run that was collected; its `detections` are among the predictions."""
     cross = collected.cross_attention
     memory = cross[0].inputs["memory"]
     best = [predictions.scores(layer)[0].cpu().max(dim=-1) for layer in range(len(predictions.logits))]
-    sampled: list[Sampling] | None = None
-    attention = None
-    if attending.is_deformable(cross[0]):
-        sampled = [attending.sampling(call) for call in cross]
-    else:
-        attention = [attending.dense_attention(call) for call in cross]
+    sampled = [attending.sampling(call) for call in cross if attending.is_deformable(call)]
+    dense = [attending.dense_attention(call) for call in cross if not attending.is_deformable(call)]
     return Explanation(
         name, image, detections, tuple(class_names), threshold, collected.model.config,
         references=[reference[0].float().cpu() for reference in collected.references],
@@ -166,9 +212,9 @@ def explain(collected: Collector, predictions: Predictions, detections: Detectio
         scores=[each.values for each in best],
         labels=[each.indices for each in best],
         self_attention=[attending.self_attention(call) for call in collected.self_attention],
-        locations=sampled and [each.locations for each in sampled],
-        weights=sampled and [each.weights for each in sampled],
-        attention=attention,
+        locations=[each.locations for each in sampled] or None,
+        weights=[each.weights for each in sampled] or None,
+        attention=dense or None,
         level_shapes=memory.level_shapes,
         valid_shapes=attending.valid_shapes(memory),
         _encoder=collected.encoder,

@@ -7,7 +7,7 @@ rounded, or only some tokens of the encoder are kept.
 import base64
 import io
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -16,8 +16,11 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 
 from deformable_detr.explain.arithmetic import arithmetic
-from deformable_detr.explain.explanation import Explanation, Reading
 from deformable_detr.explain.packing import Packed, pack, pack_rounded
+from deformable_detr.text import printable
+
+if TYPE_CHECKING:
+    from deformable_detr.explain.explanation import Explanation, Reading
 
 VERSION = 1
 TITLES = {"deformable-detr": ("Deformable DETR", "2010.04159"), "detr": ("DETR", "2005.12872"),
@@ -35,16 +38,17 @@ MAX_QUERIES = 60
 LISTENED = 16           # other queries that are kept of a query's self-attention, the most heard
 
 
-def page_data(explanation: Explanation) -> dict[str, Any]:
+def page_data(explanation: "Explanation") -> dict[str, Any]:
     """The object; every text in it is as it came, so a page must escape it."""
     kept = _kept_queries(explanation)
     shown = _shown_image(explanation.image)
     return {
         "version": VERSION,
-        "image": {"source": _encoded(shown), "width": shown.width, "height": shown.height, "name": explanation.name,
-                  "originalWidth": explanation.image.width, "originalHeight": explanation.image.height},
+        "image": {"name": printable(explanation.name), "source": _encoded(shown), "width": shown.width,
+                  "height": shown.height, "originalWidth": explanation.image.width,
+                  "originalHeight": explanation.image.height},
         "model": _model(explanation),
-        "classes": list(explanation.class_names),
+        "classes": list(map(printable, explanation.class_names)),
         "detections": _detections(explanation, shown),
         "queries": {"index": kept.tolist()},
         "layers": [_layer(explanation, layer, kept) for layer in range(len(explanation.boxes))],
@@ -55,7 +59,7 @@ def page_data(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _model(explanation: Explanation) -> dict[str, Any]:
+def _model(explanation: "Explanation") -> dict[str, Any]:
     paper = explanation.config.paper
     title, arxiv = TITLES.get(paper, (paper, ""))
     levels = [{"height": height, "width": width, "validHeight": valid_height, "validWidth": valid_width,
@@ -69,28 +73,28 @@ def _model(explanation: Explanation) -> dict[str, Any]:
             "numQueries": len(explanation.boxes[0]), "threshold": explanation.threshold}
 
 
-def _strides(explanation: Explanation) -> list[int]:
+def _strides(explanation: "Explanation") -> list[int]:
     finest = explanation.config.finest_stride
     return [finest * 2 ** level for level in range(len(explanation.level_shapes))]
 
 
-def _detections(explanation: Explanation, shown: PIL.Image.Image) -> list[dict[str, Any]]:
+def _detections(explanation: "Explanation", shown: PIL.Image.Image) -> list[dict[str, Any]]:
     """In pixels of the shown image."""
     scale = shown.width / explanation.image.width, shown.height / explanation.image.height
     boxes = explanation.detections.boxes * np.array(scale * 2)
-    return [{"query": query, "label": each.name, "score": round(each.score, 4),
+    return [{"query": query, "label": printable(each.name), "score": round(each.score, 4),
              "box": [round(float(edge), 2) for edge in box]}
             for each, query, box in zip(explanation.detections, explanation.queries.tolist(), boxes, strict=True)]
 
 
-def _kept_queries(explanation: Explanation) -> Int64[Tensor, "kept"]:
+def _kept_queries(explanation: "Explanation") -> Int64[Tensor, "kept"]:
     """The queries that found something, then the best of the others, as many as there is room for."""
     best = explanation.scores[-1].argsort(descending=True)
     queries = dict.fromkeys([*explanation.queries.tolist(), *best.tolist()])
     return torch.tensor(list(queries)[:min(MAX_QUERIES, max(1, QUERY_BYTES // _query_bytes(explanation)))])
 
 
-def _query_bytes(explanation: Explanation) -> int:
+def _query_bytes(explanation: "Explanation") -> int:
     """Bytes of a query's points or maps in all layers."""
     if explanation.weights is not None:
         return len(explanation.weights) * explanation.weights[0][0].numel() * 3 * 4
@@ -98,7 +102,7 @@ def _query_bytes(explanation: Explanation) -> int:
     return len(explanation.attention) * explanation.attention[0][0].numel()
 
 
-def _explained(explanation: Explanation) -> list[int]:
+def _explained(explanation: "Explanation") -> list[int]:
     """The queries whose arithmetic is kept."""
     if explanation.weights is None:
         return []
@@ -107,7 +111,7 @@ def _explained(explanation: Explanation) -> list[int]:
     return list(dict.fromkeys(_kept_queries(explanation).tolist()))[:max(1, room)]
 
 
-def _layer(explanation: Explanation, layer: int, kept: Int64[Tensor, "kept"]) -> dict[str, Any]:
+def _layer(explanation: "Explanation", layer: int, kept: Int64[Tensor, "kept"]) -> dict[str, Any]:
     heard = explanation.self_attention[layer][kept].topk(min(LISTENED, explanation.self_attention[layer].shape[1]))
     reading = {"locations": None, "weights": None, "attention": None, "peaks": None}
     if explanation.locations is not None and explanation.weights is not None:
@@ -133,24 +137,26 @@ def _packed_shares(shares: Float[Tensor, "*shape"]) -> Packed:
     return {**pack((shares * 255).round().numpy(), "uint8"), "scale": 1 / 255}
 
 
-def _encoder(explanation: Explanation) -> dict[str, Any]:
+def _encoder(explanation: "Explanation") -> dict[str, Any]:
     tokens = _sampled_tokens(explanation)
     places = [_place(explanation, token) for token in tokens]
     layers = [explanation.encoder_readings(layer, tokens) for layer in range(explanation.config.num_encoder_layers)]
     return {"tokens": pack(np.array(places), "uint16"), "layers": [_readings(readings) for readings in layers]}
 
 
-def _readings(readings: list[Reading]) -> dict[str, Packed | None]:
+def _readings(readings: "list[Reading]") -> dict[str, Packed | None]:
     if readings[0].locations is None:
         maps = torch.stack([reading.attention for reading in readings if reading.attention is not None])
         return {"locations": None, "weights": None, **_maps(maps)}
-    locations = np.stack([reading.locations for reading in readings if reading.locations is not None])
+    # A point that is further outside than the image is large reads nothing, wherever it is.
+    locations = np.stack([reading.locations.nan_to_num(nan=-1, posinf=2, neginf=-1).clamp(-1, 2)
+                          for reading in readings if reading.locations is not None])
     weights = np.stack([reading.weights for reading in readings if reading.weights is not None])
     return {"locations": pack_rounded(locations, "uint16"), "weights": pack_rounded(weights, "uint8"),
             "attention": None, "peaks": None}
 
 
-def _sampled_tokens(explanation: Explanation) -> list[int]:
+def _sampled_tokens(explanation: "Explanation") -> list[int]:
     """Pairs of neighbours, spread evenly over each level: a token and the one on its right."""
     room = TOKEN_BYTES // _token_bytes(explanation)
     starts = [0, *accumulate(height * width for height, width in explanation.level_shapes)]
@@ -172,7 +178,7 @@ def _spread(height: int, width: int, count: int) -> list[tuple[int, int]]:
             for row in range(rows) for column in range(columns)]
 
 
-def _token_bytes(explanation: Explanation) -> int:
+def _token_bytes(explanation: "Explanation") -> int:
     heads, layers = explanation.config.num_heads, explanation.config.num_encoder_layers
     if explanation.weights is not None:
         return layers * explanation.weights[0][0].numel() * (2 * 2 + 1)
@@ -180,7 +186,7 @@ def _token_bytes(explanation: Explanation) -> int:
     return layers * heads * height * width
 
 
-def _place(explanation: Explanation, token: int) -> tuple[int, int, int]:
+def _place(explanation: "Explanation", token: int) -> tuple[int, int, int]:
     """Level, row and column of a token."""
     level = 0
     while token >= (size := explanation.level_shapes[level][0] * explanation.level_shapes[level][1]):
