@@ -14,6 +14,7 @@ from deformable_detr.cli.app import (
     find_weights_file,
     output_console,
     print_line,
+    report_error,
     wrong_call_for,
 )
 from deformable_detr.text import printable
@@ -53,9 +54,15 @@ def explain(image: str, /, *, weights: str = DEMO, out: OptionalPath = None, thr
     weights_file = find_weights_file(weights)
 
     from deformable_detr.detect.detector import Detector
+    from deformable_detr.images import ImageError
 
-    with wrong_call_for(ValueError, MemoryError):
-        explanation = Detector(weights_file, device).explain(image, threshold)
+    with wrong_call_for(ValueError):
+        detector = Detector(weights_file, device)
+    try:
+        explanation = detector.explain(image, threshold)
+    except (ValueError, MemoryError) as error:
+        report_error(str(error) if isinstance(error, ImageError) else f"{image}: {error}")
+        return 1
     if place is not None:
         _print_nearest(explanation, image, *place)
     if page is not None:

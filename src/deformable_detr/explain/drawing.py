@@ -1,5 +1,6 @@
 """One query in one decoder layer, drawn on the image."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.drawing import Colour, draw_coloured
+from deformable_detr.fonts import lettering
 
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation, Reading
@@ -20,6 +22,7 @@ BOX_COLOUR: Colour = (213, 94, 0)
 SMALLEST_SIDE = 600     # pixels of the longer side
 SMOOTHING = 3           # points are drawn this many times larger, then reduced
 LARGEST_POINT = 0.016   # radius of the greatest weight, of the longer side
+LETTERS = 14            # pixels
 FAINTEST = 0.25         # opacity of a weight of 0
 
 
@@ -33,6 +36,8 @@ def draw_query(explanation: "Explanation", query: int, layer: int = -1) -> PIL.I
     box = cxcywh_to_xyxy(explanation.boxes[layer][query]).numpy() * np.array([*canvas.size, *canvas.size])
     canvas = draw_coloured(canvas, box[None], [f"{explanation.class_names[label]} {score:.2f}"], [BOX_COLOUR])
     _draw_reference(canvas, explanation.references[layer][query])
+    if reading.weights is not None:
+        _write_legend(canvas, explanation.strides)
     return canvas
 
 
@@ -88,3 +93,21 @@ def _draw_reference(canvas: PIL.Image.Image, reference: Float[Tensor, "R"]) -> N
         if len(reference) == 4:
             edges = cxcywh_to_xyxy(reference).numpy() * np.tile(size, 2)
             draw.rectangle(tuple(edges.tolist()), outline=colour, width=1 if colour[0] else 3)
+
+
+def _write_legend(canvas: PIL.Image.Image, strides: Sequence[int]) -> None:
+    """Which colour is which level, in the lower left corner; nothing on an image too narrow for it."""
+    font = lettering("stride").font(LETTERS)
+    texts = [f"stride {stride}" for stride in strides]
+    row = LETTERS + 6
+    width = max(round(font.getlength(text)) for text in texts) + 2 * row
+    top = canvas.height - row * len(texts) - row // 2
+    if width > canvas.width // 2 or top < canvas.height // 2:
+        return
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((0, top, width, canvas.height), fill=(255, 255, 255))
+    for level, text in enumerate(texts):
+        y = top + row // 4 + level * row
+        draw.ellipse((row // 2, y + 3, row // 2 + LETTERS, y + 3 + LETTERS), outline=(0, 0, 0),
+                     fill=LEVEL_COLOURS[level % len(LEVEL_COLOURS)])
+        draw.text((2 * row - 8, y), text, font=font, fill=(0, 0, 0))

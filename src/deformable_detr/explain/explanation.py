@@ -59,7 +59,7 @@ class Explanation:
     class_names: tuple[str, ...]
     threshold: float                                    # that a score had to reach
     config: Config
-    references: list[Float[Tensor, "Q R"]]              # around which a layer looks; R = 0: none, 2: points, 4: cxcywh
+    references: list[Float[Tensor, "Q _"]]              # around which a layer looks: none (0), points or cxcywh boxes
     boxes: list[Float[Tensor, "Q 4"]]                   # cxcywh, after each layer
     scores: list[Float[Tensor, "Q"]]                    # of each query's best class, after each layer
     labels: list[Int64[Tensor, "Q"]]                    # that class
@@ -84,6 +84,11 @@ class Explanation:
         """The query that found each detection."""
         assert self.detections.queries is not None
         return torch.from_numpy(self.detections.queries)
+
+    @property
+    def strides(self) -> list[int]:
+        """Pixels of the model's input from one token of a level to the next."""
+        return [self.config.finest_stride * 2 ** level for level in range(len(self.level_shapes))]
 
     def reading(self, query: int, layer: int = -1) -> Reading:
         """What a query read in a decoder layer, by default the last one."""

@@ -65,17 +65,12 @@ def _model(explanation: "Explanation") -> dict[str, Any]:
     levels = [{"height": height, "width": width, "validHeight": valid_height, "validWidth": valid_width,
                "stride": stride}
               for (height, width), (valid_height, valid_width), stride
-              in zip(explanation.level_shapes, explanation.valid_shapes, _strides(explanation), strict=True)]
+              in zip(explanation.level_shapes, explanation.valid_shapes, explanation.strides, strict=True)]
     return {"paper": title, "arxiv": arxiv, "attention": "dense" if explanation.weights is None else "deformable",
             "layers": len(explanation.boxes), "encoderLayers": explanation.config.num_encoder_layers,
             "heads": explanation.config.num_heads, "levels": levels,
             "points": 0 if explanation.weights is None else explanation.weights[0].shape[-1],
             "numQueries": len(explanation.boxes[0]), "threshold": explanation.threshold}
-
-
-def _strides(explanation: "Explanation") -> list[int]:
-    finest = explanation.config.finest_stride
-    return [finest * 2 ** level for level in range(len(explanation.level_shapes))]
 
 
 def _detections(explanation: "Explanation", shown: PIL.Image.Image) -> list[dict[str, Any]]:
