@@ -70,7 +70,7 @@ def summed(maps: list[Tensor], shapes: LevelShapes, locations: np.ndarray, weigh
         first = np.floor(place)
         for dy in (0, 1):
             for dx in (0, 1):
-                corner = first + (dx, dy)
+                corner = first + np.array([dx, dy])
                 share = np.prod(1 - np.abs(place - corner), axis=-1) * weights[:, :, level]
                 x, y = (corner.astype(int) + 1).transpose(3, 0, 1, 2)
                 x, y = x.clip(0, values.shape[2] - 1), y.clip(0, values.shape[1] - 1)
