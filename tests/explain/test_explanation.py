@@ -312,6 +312,22 @@ def test_any_source_upright_and_by_its_name(tmp_path: Path) -> None:
         detector.explain(noise(), threshold=2)
 
 
+@pytest.mark.parametrize("preset", ["two-stage", "detr"])
+def test_half_precision(preset: str) -> None:
+    detector = small_detector(preset)
+    with torch.autocast("cpu", torch.bfloat16):
+        explanation = detector.explain(noise())
+    for each in (explanation.boxes, explanation.scores, explanation.self_attention, explanation.locations,
+                 explanation.weights, explanation.attention):
+        assert all(tensor.dtype == torch.float32 for tensor in each or ())
+    for weights in explanation.weights or explanation.attention or ():
+        torch.testing.assert_close(weights.flatten(2).sum(2), torch.ones(11, 4), rtol=0, atol=0.02)
+    reading = explanation.encoder(1, 0, 0, 0)       # computed outside of autocast
+    weights = reading.attention if reading.weights is None else reading.weights
+    assert weights is not None
+    torch.testing.assert_close(weights.flatten(1).sum(1), torch.ones(4))
+
+
 def test_another_thread_may_detect_meanwhile() -> None:
     detector = small_detector("multi-scale")
     with Collector(detector.runtime.model) as collected:

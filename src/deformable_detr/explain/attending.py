@@ -37,7 +37,7 @@ def sampling(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> S
     positions = positions_of_offsets(place.reference[:1, rows], offsets, memory.level_shapes)[0]
     extents = torch.tensor(valid_shapes(memory), dtype=positions.dtype, device=positions.device).flip(-1)
     locations = (positions + 0.5) / extents[:, None]
-    return Sampling(locations.float().cpu(), attention_weights(logits, len(memory.level_shapes))[0].cpu())
+    return Sampling(locations.float().cpu(), attention_weights(logits, len(memory.level_shapes))[0].float().cpu())
 
 
 @torch.inference_mode()
@@ -67,8 +67,8 @@ def _weights(call: Call, rows: Int64[Tensor, "rows"] | slice, blocked: Tensor | 
     attention: Any = call.attention
     inputs = {name: value for name, value in call.inputs.items() if name != "blocked"}
     compared: Compared = attention.compared(**inputs)
-    weights = dense_weights(compared.query[:1, rows].float(), compared.key[:1].float(), attention.num_heads, blocked)
-    return weights[0].transpose(0, 1).cpu()
+    weights = dense_weights(compared.query[:1, rows], compared.key[:1], attention.num_heads, blocked)
+    return weights[0].transpose(0, 1).float().cpu()
 
 
 def valid_shapes(memory: Pyramid) -> LevelShapes:

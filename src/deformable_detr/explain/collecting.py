@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from deformable_detr.explain.recorder import Recorder
 from deformable_detr.model.network import Network
@@ -52,6 +54,16 @@ class Collector:
         self._record.close()
 
     def _keep(self, record: Recorder, attention: nn.Module, calls: list[Call]) -> None:
-        thread = get_ident()
-        record.before(attention, lambda inputs: (
-            calls.append(Call(attention, inputs)) if get_ident() == thread else None))
+        thread, dtype = get_ident(), next(attention.parameters()).dtype
+
+        def keep(inputs: dict[str, Any]) -> None:
+            if get_ident() == thread:
+                calls.append(Call(attention, _at_least(inputs, dtype)))
+
+        record.before(attention, keep)
+
+
+def _at_least(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """With no number less precise than `dtype`: what autocast made half is half no longer when it is computed again."""
+    return tree_map_only(Tensor, lambda tensor: (
+        tensor.to(torch.promote_types(tensor.dtype, dtype)) if tensor.is_floating_point() else tensor), inputs)
