@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -203,8 +204,11 @@ def test_a_token_reads_around_itself() -> None:
     places = reading.locations[:, 0] * torch.tensor([width, height]) - 0.5      # in cells of the token's level
     torch.testing.assert_close(places[0], torch.tensor([(2.0 + step, 3.0) for step in (1, 2, 3, 4)]))
     for name, index in (("layer", (1, 0, 0, 0)), ("level", (0, 4, 0, 0)), ("y", (0, 0, 99, 0)), ("x", (0, 0, 0, -1))):
-        with pytest.raises(ValueError, match=f"{name}: expected 0 to"):
+        with pytest.raises(ValueError, match=f"{name}: expected"):
             explanation.encoder(*index)
+    assert explanation.encoder_values(-1)[2].shape == (4, *explanation.level_shapes[2], 8)
+    with pytest.raises(ValueError, match="layer: expected -2 to 1, got 2"):
+        explanation.values(2)
 
 
 def test_places_are_those_of_the_unpadded_image() -> None:
@@ -337,3 +341,17 @@ def test_another_thread_may_detect_meanwhile() -> None:
         assert not collected.encoder
         detector(noise())
     assert [len(collected.encoder), len(collected.cross_attention), len(collected.references)] == [2, 2, 2]
+
+
+def test_the_sum_of_the_documentation() -> None:
+    """The example of docs/explain.md, run on the packaged model."""
+    text = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
+    example = next(code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "np.floor" in code)
+    detector = Detector("demo", device="cpu")
+    sums: list[Tensor] = []
+    last: Any = detector.runtime.model.decoder.layers[-1]
+    last.cross_attention.output_projection.register_forward_pre_hook(lambda _, inputs: sums.append(inputs[0][0]))
+    names: dict[str, Any] = {"explanation": detector.explain(PICTURES / "penguin.jpg")}
+    exec(example, names)
+    right = sums[0][names["query"]].unflatten(0, (8, -1))[names["head"]]
+    np.testing.assert_allclose(names["total"], right, atol=1e-5)

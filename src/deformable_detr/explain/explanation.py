@@ -92,9 +92,8 @@ class Explanation:
 
     def reading(self, query: int, layer: int = -1) -> Reading:
         """What a query read in a decoder layer, by default the last one."""
-        count = len(self.boxes)
         self._check("query", query, len(self.boxes[0]))
-        self._check("layer", layer % count if -count <= layer < 0 else layer, count)
+        self._check_layer(layer, len(self.boxes))
         return Reading(*(None if layers is None else layers[layer][query]
                          for layers in (self.locations, self.weights, self.attention)))
 
@@ -103,7 +102,7 @@ class Explanation:
 
         Raises ValueError for a layer or a token that there is not.
         """
-        self._check("layer", layer, len(self._encoder))
+        self._check_layer(layer, len(self._encoder))
         self._check("level", level, len(self.level_shapes))
         height, width = self.level_shapes[level]
         self._check("y", y, height)
@@ -124,12 +123,12 @@ class Explanation:
 
         Raises ValueError for dense attention, which samples nothing.
         """
-        self._check("layer", layer, len(self._decoder))
+        self._check_layer(layer, len(self._decoder))
         return self._values(self._decoder[layer])
 
     def encoder_values(self, layer: int) -> list[Float[Tensor, "M _ _ D"]]:
         """The maps that a layer of the encoder samples, as for `values`."""
-        self._check("layer", layer, len(self._encoder))
+        self._check_layer(layer, len(self._encoder))
         return self._values(self._encoder[layer])
 
     def nearest(self, x: float, y: float, count: int = 5) -> list[Candidate]:
@@ -195,6 +194,11 @@ class Explanation:
         if not attending.is_deformable(call):
             raise ValueError("values: this detector's attention is dense; it samples no maps")
         return attending.values(call)
+
+    @staticmethod
+    def _check_layer(layer: int, count: int) -> None:
+        if not -count <= layer < count:
+            raise ValueError(f"layer: expected {-count} to {count - 1}, got {layer}")
 
     @staticmethod
     def _check(name: str, index: int, count: int) -> None:
