@@ -166,6 +166,9 @@ def test_every_layer_of_every_paper(preset: str) -> None:
     assert int(explanation.labels[-1][best]) == found.labels[0]
     for weights in explanation.self_attention:
         torch.testing.assert_close(weights.sum(1), torch.ones(11))
+    for value in vars(explanation).values():
+        for tensor in value if isinstance(value, list) else ():
+            assert not (isinstance(tensor, Tensor) and (tensor.is_inference() or tensor.requires_grad))
 
 
 @pytest.mark.parametrize("preset", DENSE)
@@ -295,6 +298,20 @@ def test_a_drawing_of_every_layer(preset: str) -> None:
                                   (0, -3, "layer")):
         with pytest.raises(ValueError, match=message):
             explanation.draw(index, layer)
+
+
+def test_a_heat_map_lies_over_the_image_without_the_padding() -> None:
+    detector = small_detector("detr", divisor=128)
+    explanation = detector.explain(np.zeros((600, 600, 3), np.uint8))
+    assert explanation.attention is not None
+    assert explanation.valid_shapes[0] != explanation.level_shapes[0]
+    height, width = explanation.valid_shapes[0]
+    query = int(explanation.queries[0])
+    explanation.attention[0][query] = 0
+    explanation.attention[0][query, :, height - 1, width - 1] = 1       # the last token of the image
+    drawn = np.asarray(explanation.draw(0, 0)).astype(int).sum(2)
+    assert drawn[-20:, -20:].mean() > 300
+    assert drawn[300:400, 100:200].mean() < 100
 
 
 def test_any_source_upright_and_by_its_name(tmp_path: Path) -> None:

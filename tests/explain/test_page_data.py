@@ -118,16 +118,18 @@ def test_dense_attention_as_shares_of_its_peak(preset: str) -> None:
     data = page_data(explanation)
     kept = data["queries"]["index"]
     assert data["model"]["attention"] == "dense"
+    height, width = explanation.valid_shapes[0]
+    assert (height, width) < explanation.level_shapes[0]
     assert data["arithmetic"] == {"queries": [], "layers": []}
     for layer, shown in enumerate(data["layers"]):
         assert shown["locations"] is shown["weights"] is None
         maps = unpacked(shown["attention"]) * unpacked(shown["peaks"])[..., None, None]
-        np.testing.assert_allclose(maps, explanation.attention[layer][kept], atol=1e-3)
+        np.testing.assert_allclose(maps, explanation.attention[layer][kept][..., :height, :width], atol=1e-3)
     first = explanation.encoder(0, *map(int, unpacked(data["encoder"]["tokens"])[0]))
     assert first.attention is not None
     encoder = data["encoder"]["layers"][0]
     np.testing.assert_allclose(unpacked(encoder["attention"])[0, 0] * unpacked(encoder["peaks"])[0, 0],
-                               first.attention.mean(0), atol=1e-3)
+                               first.attention.mean(0)[:height, :width], atol=1e-3)
 
 
 def test_heads_are_averaged_where_their_maps_are_too_large() -> None:

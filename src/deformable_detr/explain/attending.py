@@ -27,7 +27,7 @@ def is_deformable(call: Call) -> bool:
     return isinstance(call.attention, DeformableAttention)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sampling(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> Sampling:
     """The points of some queries of a deformable attention."""
     attention: Any = call.attention
@@ -40,7 +40,7 @@ def sampling(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> S
     return Sampling(locations.float().cpu(), attention_weights(logits, len(memory.level_shapes))[0].float().cpu())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def values(call: Call) -> list[Float[Tensor, "M _ _ D"]]:
     """The maps that a deformable attention samples, a list over levels; zero at padding."""
     attention: Any = call.attention
@@ -50,7 +50,7 @@ def values(call: Call) -> list[Float[Tensor, "M _ _ D"]]:
             for tokens, shape in zip(maps, memory.level_shapes, strict=True)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def dense_attention(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> Float[Tensor, "Q M H W"]:
     """How much some queries attend to each token of the map, in each head; 0 at padding."""
     memory = call.inputs["memory"]
@@ -59,7 +59,7 @@ def dense_attention(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None
 
 def self_attention(call: Call) -> Float[Tensor, "Q Q"]:
     """How much each query of the decoder attends to each other one, the mean over heads."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return _weights(call, slice(None), call.inputs.get("blocked")).mean(dim=1)
 
 

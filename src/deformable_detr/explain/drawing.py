@@ -30,14 +30,18 @@ def draw_query(explanation: "Explanation", query: int, layer: int = -1) -> PIL.I
     """What a query read in a layer, around which reference, and its box after the layer."""
     reading = explanation.reading(query, layer)
     canvas = _enlarged(explanation.image)
-    overlay = _heat(reading, canvas.size) if reading.weights is None else _points(reading, canvas.size)
+    if reading.attention is None:
+        overlay = _points(reading, canvas.size)
+    else:
+        height, width = explanation.valid_shapes[0]
+        overlay = _heat(reading.attention[:, :height, :width], canvas.size)
     canvas = PIL.Image.alpha_composite(canvas.convert("RGBA"), overlay).convert("RGB")
     score, label = float(explanation.scores[layer][query]), int(explanation.labels[layer][query])
     box = cxcywh_to_xyxy(explanation.boxes[layer][query]).numpy() * np.array([*canvas.size, *canvas.size])
     canvas = draw_coloured(canvas, box[None], [f"{explanation.class_names[label]} {score:.2f}"], [BOX_COLOUR])
     _draw_reference(canvas, explanation.references[layer][query])
     if reading.weights is not None:
-        _write_legend(canvas, explanation.strides)
+        _write_legend(canvas, explanation.strides, box)
     return canvas
 
 
@@ -69,10 +73,9 @@ def _points(reading: "Reading", size: tuple[int, int]) -> PIL.Image.Image:
     return overlay.resize(size, PIL.Image.Resampling.BOX)
 
 
-def _heat(reading: "Reading", size: tuple[int, int]) -> PIL.Image.Image:
+def _heat(attention: Float[Tensor, "M H W"], size: tuple[int, int]) -> PIL.Image.Image:
     """The summed attention of all heads, opaque where it is greatest."""
-    assert reading.attention is not None
-    summed = reading.attention.sum(0).numpy()
+    summed = attention.sum(0).numpy()
     shares = PIL.Image.fromarray((summed / summed.max() * 217).astype(np.uint8))
     overlay = PIL.Image.new("RGBA", size, (*LEVEL_COLOURS[0], 255))
     overlay.putalpha(shares.resize(size, PIL.Image.Resampling.BILINEAR))
@@ -95,19 +98,25 @@ def _draw_reference(canvas: PIL.Image.Image, reference: Float[Tensor, "R"]) -> N
             draw.rectangle(tuple(edges.tolist()), outline=colour, width=1 if colour[0] else 3)
 
 
-def _write_legend(canvas: PIL.Image.Image, strides: Sequence[int]) -> None:
-    """Which colour is which level, in the lower left corner; nothing on an image too narrow for it."""
+def _write_legend(canvas: PIL.Image.Image, strides: Sequence[int], box: Float[np.ndarray, "4"]) -> None:
+    """Which colour is which level, in the corner that hides the least of the box; none on an image too small for it."""
     font = lettering("stride").font(LETTERS)
     texts = [f"stride {stride}" for stride in strides]
     row = LETTERS + 6
-    width = max(round(font.getlength(text)) for text in texts) + 2 * row
-    top = canvas.height - row * len(texts) - row // 2
-    if width > canvas.width // 2 or top < canvas.height // 2:
+    width, height = max(round(font.getlength(text)) for text in texts) + 2 * row, row * len(texts) + row // 2
+    if 2 * width > canvas.width or 2 * height > canvas.height:
         return
+    corners = [(x, y) for y in (canvas.height - height, 0) for x in (0, canvas.width - width)]
+    left, top = min(corners, key=lambda corner: _hidden(box, *corner, corner[0] + width, corner[1] + height))
     draw = ImageDraw.Draw(canvas)
-    draw.rectangle((0, top, width, canvas.height), fill=(255, 255, 255))
+    draw.rectangle((left, top, left + width, top + height), fill=(255, 255, 255))
     for level, text in enumerate(texts):
-        y = top + row // 4 + level * row
-        draw.ellipse((row // 2, y + 3, row // 2 + LETTERS, y + 3 + LETTERS), outline=(0, 0, 0),
+        x, y = left + row // 2, top + row // 4 + level * row
+        draw.ellipse((x, y + 3, x + LETTERS, y + 3 + LETTERS), outline=(0, 0, 0),
                      fill=LEVEL_COLOURS[level % len(LEVEL_COLOURS)])
-        draw.text((2 * row - 8, y), text, font=font, fill=(0, 0, 0))
+        draw.text((x + LETTERS + 8, y), text, font=font, fill=(0, 0, 0))
+
+
+def _hidden(box: Float[np.ndarray, "4"], x0: int, y0: int, x1: int, y1: int) -> float:
+    """Pixels of a box within a rectangle."""
+    return float(max(0, min(box[2], x1) - max(box[0], x0)) * max(0, min(box[3], y1) - max(box[1], y0)))

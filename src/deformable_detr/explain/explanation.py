@@ -216,10 +216,11 @@ def explain(collected: Collector, predictions: Predictions, detections: Detectio
     dense = [attending.dense_attention(call) for call in cross if not attending.is_deformable(call)]
     return Explanation(
         name, image, detections, tuple(class_names), threshold, collected.model.config,
-        references=[reference[0].float().cpu() for reference in collected.references],
-        boxes=[boxes[0].float().cpu() for boxes in predictions.boxes],
-        scores=[each.values for each in best],
-        labels=[each.indices for each in best],
+        # Copies: what was made in inference mode can be neither changed nor differentiated.
+        references=[reference[0].float().cpu().clone() for reference in collected.references],
+        boxes=[boxes[0].float().cpu().clone() for boxes in predictions.boxes],
+        scores=[each.values.clone() for each in best],
+        labels=[each.indices.clone() for each in best],
         self_attention=[attending.self_attention(call) for call in collected.self_attention],
         locations=[each.locations for each in sampled] or None,
         weights=[each.weights for each in sampled] or None,

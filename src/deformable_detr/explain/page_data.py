@@ -87,11 +87,13 @@ def _num_points(explanation: "Explanation") -> int:
 
 
 def _maps_that_fit(explanation: "Explanation") -> list[Float[Tensor, "Q _ H W"]] | None:
-    """Dense attention, its heads averaged where their maps are too large."""
+    """Dense attention without padding, its heads averaged where their maps are too large."""
     if explanation.attention is None:
         return None
-    fits = FEWEST_QUERIES * sum(layer[0].numel() for layer in explanation.attention) <= QUERY_BYTES
-    return explanation.attention if fits else [layer.mean(1, keepdim=True) for layer in explanation.attention]
+    height, width = explanation.valid_shapes[0]
+    maps = [layer[:, :, :height, :width] for layer in explanation.attention]
+    fits = FEWEST_QUERIES * sum(layer[0].numel() for layer in maps) <= QUERY_BYTES
+    return maps if fits else [layer.mean(1, keepdim=True) for layer in maps]
 
 
 def _kept_queries(explanation: "Explanation", room: int) -> Int64[Tensor, "kept"]:

@@ -19,7 +19,7 @@ def encoder_data(explanation: "Explanation") -> dict[str, Any]:
     tokens = _chosen_tokens(explanation)
     layers = [explanation.encoder_readings(layer, tokens) for layer in range(explanation.config.num_encoder_layers)]
     return {"tokens": pack(np.array([_place(explanation, token) for token in tokens]), "uint16"),
-            "layers": [_packed_readings(readings) for readings in layers]}
+            "layers": [_packed_readings(readings, explanation.valid_shapes[0]) for readings in layers]}
 
 
 def _chosen_tokens(explanation: "Explanation") -> list[int]:
@@ -61,10 +61,10 @@ def _place(explanation: "Explanation", token: int) -> tuple[int, int, int]:
     return level, *divmod(token, explanation.level_shapes[level][1])
 
 
-def _packed_readings(readings: "list[Reading]") -> dict[str, Packed | None]:
-    """Points, or maps of which only the mean over the heads is kept."""
+def _packed_readings(readings: "list[Reading]", valid: tuple[int, int]) -> dict[str, Packed | None]:
+    """Points, or maps without padding, of which only the mean over the heads is kept."""
     if readings[0].locations is None:
-        maps = torch.stack([reading.attention.mean(0, keepdim=True) for reading in readings
+        maps = torch.stack([reading.attention.mean(0, keepdim=True)[:, :valid[0], :valid[1]] for reading in readings
                             if reading.attention is not None])
         return {"locations": None, "weights": None, **pack_maps(maps)}
     # A point that is further outside than the image is large reads nothing, wherever it is.
