@@ -171,6 +171,16 @@ def test_every_layer_of_every_paper(preset: str) -> None:
             assert not (isinstance(tensor, Tensor) and (tensor.is_inference() or tensor.requires_grad))
 
 
+@pytest.mark.parametrize(("preset", "changes", "strides"), [
+    ("multi-scale", {}, [8, 16, 32, 64]), ("multi-scale", {"num_levels": 2}, [16, 32]), ("single-scale-dc5", {}, [16]),
+    ("multi-scale", {"num_levels": 5, "dilation": True, "backbone": "test_resnet"}, [8, 16, 16, 32, 64]),
+    ("dino-5scale", {}, [4, 8, 16, 32, 64]), ("detr", {}, [32]), ("detr-dc5", {}, [16])])
+def test_the_strides_of_the_levels(preset: str, changes: dict[str, Any], strides: list[int]) -> None:
+    explanation = small_detector(preset, 128, **changes).explain(noise(256, 256))
+    assert explanation.strides == strides
+    assert [128 // height for height, _ in explanation.level_shapes] == strides
+
+
 @pytest.mark.parametrize("preset", DENSE)
 def test_dense_attention_sums_to_the_true_outputs(preset: str) -> None:
     detector = small_detector(preset)

@@ -13,6 +13,7 @@ from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.detections import Detections
 from deformable_detr.explain import attending
 from deformable_detr.explain.collecting import Call, Collector
+from deformable_detr.model.network import Network
 from deformable_detr.papers.config import Config
 from deformable_detr.structures import LevelShapes, Predictions
 from deformable_detr.text import printable
@@ -69,6 +70,7 @@ class Explanation:
     attention: list[Float[Tensor, "Q M H W"]] | None    # which sums to 1 over the map
     level_shapes: LevelShapes                           # (height, width) of each level
     valid_shapes: LevelShapes                           # the same without padding
+    strides: list[int]                                  # pixels of the model's input to a token of each level
     _encoder: list[Call] = field(default_factory=list)
     _decoder: list[Call] = field(default_factory=list)
 
@@ -84,11 +86,6 @@ class Explanation:
         """The query that found each detection."""
         assert self.detections.queries is not None
         return torch.from_numpy(self.detections.queries)
-
-    @property
-    def strides(self) -> list[int]:
-        """Pixels of the model's input from one token of a level to the next."""
-        return [self.config.finest_stride * 2 ** level for level in range(len(self.level_shapes))]
 
     def reading(self, query: int, layer: int = -1) -> Reading:
         """What a query read in a decoder layer, by default the last one."""
@@ -227,5 +224,13 @@ def explain(collected: Collector, predictions: Predictions, detections: Detectio
         attention=dense or None,
         level_shapes=memory.level_shapes,
         valid_shapes=attending.valid_shapes(memory),
+        strides=_strides(collected.model, len(memory.level_shapes)),
         _encoder=collected.encoder,
         _decoder=cross)
+
+
+def _strides(model: Network, num_levels: int) -> list[int]:
+    """Those of the backbone's maps; each further level halves the one before."""
+    coarsest = 16 if model.config.dilation else 32
+    maps = [4, 8, 16, coarsest][-model.backbone.num_maps:]
+    return maps + [coarsest * 2 ** step for step in range(1, num_levels - len(maps) + 1)]
