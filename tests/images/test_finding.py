@@ -16,11 +16,12 @@ INSIDE = ["a.jpg", "B.PNG", "b.tif", ".hidden.jpg", "notes.txt", "in/c.jpg", "in
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "three" / "folders" / "down" / "g"   # so that `..` does not meet the files of other tests
     for name in INSIDE:
-        path = tmp_path / "g" / name
+        path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"content")
-    return tmp_path / "g"
+    return tree
 
 
 def names(source: str | Path, tree: Path) -> list[str]:

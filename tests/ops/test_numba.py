@@ -197,3 +197,54 @@ print(torch.get_num_threads())
 
 def test_torch_keeps_its_number_of_threads():
     assert run_alone(ONE_THREAD).strip() == "1"
+
+
+CHANNELS_IN_TURN = """
+
+import torch
+from deformable_detr import ops
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+for channels in channels_in_turn:
+    inputs = (torch.rand(1, 47, 4, channels), ((5, 7), (3, 4)), torch.rand(1, 9, 4, 2, 4, 2), torch.rand(1, 9, 4, 2, 4))
+    results = []
+    for backend in "numba", "reference":
+        with ops.use_backend(backend):
+            results.append(ops.ms_deform_attn(*inputs))
+    torch.testing.assert_close(*results)
+"""
+
+
+def test_kernels_compiled_by_different_processes_are_not_mistaken_for_each_other(tmp_path):
+    """Numba numbers the functions of a process, so that each process called its first kernel the same."""
+    for channels in [16], [32], [16, 32, 16], [32, 16, 32]:
+        run_alone(f"channels_in_turn = {channels}" + CHANNELS_IN_TURN,
+                  NUMBA_CACHE_DIR=str(tmp_path), PYTHONHASHSEED="0")
+
+
+ONE_AT_A_TIME = """
+from filelock import FileLock, Timeout
+from numba.core.caching import IndexDataCacheFile
+import torch
+from deformable_detr import ops
+
+save, saved = IndexDataCacheFile.save, []
+
+def save_while_others_wait(file, key, data):
+    try:
+        with FileLock(f"{file._cache_path}/compiling.lock", timeout=0):
+            raise AssertionError("another process could have saved at the same time")
+    except Timeout:
+        saved.append(key)
+    save(file, key, data)
+
+IndexDataCacheFile.save = save_while_others_wait
+torch.set_num_threads(2)
+ops.ms_deform_attn(torch.rand(1, 4, 2, 32), ((2, 2),), torch.rand(1, 5, 2, 1, 4, 2), torch.rand(1, 5, 2, 1, 4))
+print(len(saved))
+"""
+
+
+def test_one_process_at_a_time_saves_what_it_compiled(tmp_path):
+    assert int(run_alone(ONE_AT_A_TIME, NUMBA_CACHE_DIR=str(tmp_path))) >= 2   # a kernel and the loop over its tasks

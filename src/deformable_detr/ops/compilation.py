@@ -1,12 +1,15 @@
 """Compile functions with Numba: the cache on disk, and a line in the log before a kernel takes seconds to compile."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from typing import Any, no_type_check
 
 import numba
+from filelock import FileLock
 from numba import types
 from numba.core import event
 
@@ -26,22 +29,49 @@ def compiled(**options: Any) -> Callable[[Callable], Any]:
     return decorate
 
 
-def compiled_kernel(signature: str, name: str, **options: Any) -> Callable[[Callable], Any]:
+def compiled_kernel(signature: str, name: str, symbol: str, **options: Any) -> Callable[[Callable], Any]:
     """As `compiled`, but for these types only, and at once: loaded from disk, or compiled after a line in the log.
 
     Args:
         signature: types of result and arguments, as Numba writes them.
         name: what the log calls the kernel.
+        symbol: an identifier of its own for each kernel. Two that were compiled in two processes could have the same
+            symbol otherwise, and whoever loads both from the disk would call one for the other.
     """
 
     def decorate(function: Callable) -> Any:
+        function.__qualname__ = symbol
         with event.install_listener("numba:compile", _Announcement(function, name)):
-            try:
-                return numba.njit(signature, cache=True, **options)(function)
-            except RuntimeError:  # Numba found no folder that it can write to
-                return numba.njit(signature, **options)(function)
+            return _compile(function, signature, options)
 
     return decorate
+
+
+def _compile(function: Callable, signature: Any, options: dict[str, Any]) -> Any:
+    """Compile for these types, or load from disk, one process at a time.
+
+    Numba numbers the files of its cache. Of two processes that save at once each could take the other's number, and
+    code for other types would be loaded.
+    """
+    dispatcher = compiled(**options)(function)
+    if dispatcher is function:   # NUMBA_DISABLE_JIT=1
+        return function
+    with _one_process_at_a_time(dispatcher.stats.cache_path):
+        dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+@contextmanager
+def _one_process_at_a_time(cache_folder: str | None) -> Iterator[None]:
+    """Wait until no other process compiles into this folder; a process that is killed does not hold the others up."""
+    if cache_folder is None:
+        yield
+        return
+    folder = Path(cache_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "compiling.lock", mode=0o666):
+        yield
 
 
 def parallel_loop(argument_types: tuple[types.Type, ...]) -> Any:
@@ -65,10 +95,7 @@ def _build_loop(argument_types: tuple[types.Type, ...]) -> Any:
             first_task = numba.int64(task)
             kernel(first_task, first_task + 1, *arguments)
 
-    try:
-        return numba.njit(signature, parallel=True, nogil=True, cache=True)(loop)
-    except RuntimeError:  # Numba found no folder that it can write to
-        return numba.njit(signature, parallel=True, nogil=True)(loop)
+    return _compile(loop, signature, {"parallel": True, "nogil": True})
 
 
 class _Announcement(event.Listener):

@@ -81,7 +81,8 @@ def _kernel(direction: str, signature: str, channels: int, points: int, dtype: t
     number, integer = ("float32", "int32") if dtype == torch.float32 else ("float64", "int64")
     sizes = f"{channels or 'any number of'} channels per head, {points or 'any number of'} points per level"
     name = f"{direction} kernel of deformable attention ({number}, {sizes})"
-    return compiled_kernel(signature.format(number=number, integer=integer), name, **_OPTIONS)
+    symbol = f"{direction}_{number}_{channels or 'any'}_{points or 'any'}"
+    return compiled_kernel(signature.format(number=number, integer=integer), name, symbol, **_OPTIONS)
 
 
 # `no_type_check` keeps run-time type checkers, as in the tests, from wrapping what Numba compiles.
