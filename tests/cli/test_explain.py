@@ -17,7 +17,8 @@ def folder(folder: Path) -> Path:
 
 
 def test_a_page(folder: Path, tiny_weights: str, capsys: Captured) -> None:
-    assert cli.main(["explain", "a.png", "--weights", tiny_weights, "--out", "deep/page.html", "--threshold", "0"]) == 0
+    assert cli.main(["explain", "a.png", "--weights", tiny_weights, "--out", "deep/page.html", "--threshold", "0",
+                     "--quiet"]) == 0
     page = (folder / "deep" / "page.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     output = capsys.readouterr()

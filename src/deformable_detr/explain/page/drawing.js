@@ -73,3 +73,13 @@ function drawMap({ values, height, width }) {
     "pointer-events": "none",
   }));
 }
+
+const mark = element("circle", { fill: "none", stroke: "#fff", "stroke-width": side / 250, "pointer-events": "none" });
+
+/** A ring around the chosen point. */
+function markPoint(point) {
+  mark.setAttribute("cx", point.x * data.image.width);
+  mark.setAttribute("cy", point.y * data.image.height);
+  mark.setAttribute("r", side * 0.022);
+  layerOfDrawing.append(mark);
+}

@@ -15,8 +15,25 @@ function show() {
   byId("objects").querySelectorAll("button").forEach((button) =>
     button.setAttribute("aria-pressed", String(state.mode === "object" && Number(button.dataset.row) === state.row)));
   layerOfDrawing.replaceChildren();
+  keys.points = [];
   ({ object: showObject, token: showToken, why: showPlace })[state.mode]();
   remember();
+}
+
+/** The points that are drawn, the greatest weight first, and the one that the arrow keys have reached. */
+const keys = { points: [], at: -1, query: null };
+
+function stepThroughPoints(event) {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!step || !keys.points.length) return;
+  event.preventDefault();
+  keys.at = (keys.at + step + keys.points.length) % keys.points.length;
+  choosePoint(keys.points[keys.at], keys.query);
+}
+
+function choosePoint(point, query) {
+  markPoint(point);
+  showPoint(point, query, state.layer);
 }
 
 function showReading(layer, index, query) {
@@ -27,8 +44,10 @@ function showReading(layer, index, query) {
   const chosen = points.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level));
   drawPoints(chosen, greatest, (point, event) => {
     event.stopPropagation();
-    showPoint(point, query, state.layer);
+    choosePoint(point, query);
   });
+  Object.assign(keys, { points: chosen.sort((one, other) => other.weight - one.weight), at: -1, query });
+  if (state.mode !== "why") say("A point", points.length ? "Point at a disc, tap it, or go through them with the arrow keys: its numbers are shown here." : "Dense attention has no points: the heat map is the weight of each place.");
 }
 
 function showObject() {
@@ -183,6 +202,7 @@ function start() {
   document.querySelectorAll('[name="mode"]').forEach((choice) =>
     choice.addEventListener("change", () => { state.mode = choice.value; show(); }));
   picture.addEventListener("click", choosePlace);
+  picture.addEventListener("keydown", stepThroughPoints);
   window.addEventListener("hashchange", () => { recall(); show(); });
   show();
 }
