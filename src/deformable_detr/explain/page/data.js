@@ -85,3 +85,37 @@ function nearestToken(x, y, level) {
   }
   return best;
 }
+
+/** The kept token on the right or the left of one, or null. */
+function neighbourOf(token) {
+  for (const step of [1, -1]) {
+    const index = token.index + step;
+    if (index < 0 || index >= data.encoder.tokens.shape[0]) continue;
+    const [level, down, across] = row(data.encoder.tokens, index);
+    if (level !== token.level || down !== token.row || across !== token.column + step) continue;
+    const { validWidth, validHeight } = data.model.levels[level];
+    return { index, column: across, x: (across + 0.5) / validWidth, y: (down + 0.5) / validHeight };
+  }
+  return null;
+}
+
+const HEAT_CELLS = 160;     // of the longer side
+
+/** The weights of points spread over the cells of their levels: { values, height, width } from 0 to 1. */
+function heatOf(points) {
+  const longer = Math.max(data.image.width, data.image.height);
+  const [width, height] = [data.image.width, data.image.height].map((extent) => Math.max(1, Math.round(HEAT_CELLS * extent / longer)));
+  const values = new Float32Array(width * height);
+  for (const { x, y, level, weight } of points) {
+    const spread = Math.max(1.5, 0.5 * width / data.model.levels[level].validWidth);
+    const [across, down] = [x * width - 0.5, y * height - 0.5];
+    for (let line = Math.max(0, Math.ceil(down - 3 * spread)); line <= Math.min(height - 1, down + 3 * spread); line += 1) {
+      for (let column = Math.max(0, Math.ceil(across - 3 * spread)); column <= Math.min(width - 1, across + 3 * spread); column += 1) {
+        const distance = ((line - down) ** 2 + (column - across) ** 2) / spread ** 2;
+        values[line * width + column] += weight / spread ** 2 * Math.exp(-distance / 2);
+      }
+    }
+  }
+  const most = values.reduce((greatest, value) => Math.max(greatest, value), 1e-30);
+  return { values: values.map((value) => value / most), height, width };
+}

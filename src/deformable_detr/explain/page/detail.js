@@ -36,6 +36,22 @@ function cellOf({ x, y, level }) {
   return { column, line, shares: [(1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below] };
 }
 
+/** The four cells around a point, each as dark as it counts, and the point among them. */
+function magnifier(point, shares, corners) {
+  const { validWidth, validHeight } = data.model.levels[point.level];
+  const [right, below] = [point.x * validWidth - 0.5, point.y * validHeight - 0.5].map((place) => place - Math.floor(place));
+  const svg = element("svg", { viewBox: "0 0 200 200", class: "magnifier", role: "img", "aria-label": "the four cells around the point" });
+  shares.forEach((share, corner) => {
+    const [x, y] = [100 * (corner & 1), 100 * (corner >> 1)];
+    svg.append(element("rect", { x, y, width: 100, height: 100, fill: LEVEL_COLOURS[point.level % LEVEL_COLOURS.length],
+      "fill-opacity": 0.1 + 0.9 * share, stroke: "#000" }));
+    const text = corners ? `${corners[corner].toFixed(3)} × ${share.toFixed(3)}` : share.toFixed(3);
+    svg.append(element("text", { x: x + 50, y: y + (corner < 2 ? 20 : 90), "text-anchor": "middle" }, text));
+  });
+  svg.append(element("circle", { cx: 50 + 100 * right, cy: 50 + 100 * below, r: 5, fill: "#fff", stroke: "#000", "stroke-width": 2 }));
+  return svg;
+}
+
 /** A point in numbers; with the values of its corners where they are kept. */
 function showPoint(point, query, layer) {
   const { column, line, shares } = cellOf(point);
@@ -46,7 +62,7 @@ function showPoint(point, query, layer) {
   const cells = names.map((name, corner) => [name, `${line + (corner >> 1)}, ${column + (corner & 1)}`]);
   const kept = query === null ? -1 : data.arithmetic.queries.indexOf(query);
   if (kept < 0) {
-    say("A point", place, table(["corner", "row, column", "bilinear weight"],
+    say("A point", place, magnifier(point, shares, null), table(["corner", "row, column", "bilinear weight"],
       cells.map((cell, corner) => [...cell, shares[corner].toFixed(4)])));
     return;
   }
@@ -54,7 +70,7 @@ function showPoint(point, query, layer) {
   const corners = row(sums.corners, kept).subarray(4 * point.place, 4 * point.place + 4);
   const sample = shares.reduce((sum, share, corner) => sum + share * corners[corner], 0);
   const [channel, output] = [row(sums.channels, kept)[point.head], row(sums.outputs, kept)[point.head]];
-  say("A point", place,
+  say("A point", place, magnifier(point, shares, corners),
     table(["corner", "row, column", "value", "bilinear weight", "product"], cells.map((cell, corner) => [
       ...cell, corners[corner].toFixed(4), shares[corner].toFixed(4), (corners[corner] * shares[corner]).toFixed(4)])),
     `The sample is the sum, ${sample.toFixed(4)}; times the weight of the point ${(sample * point.weight).toFixed(4)}. `

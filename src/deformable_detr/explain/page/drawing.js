@@ -12,12 +12,22 @@ function element(name, attributes, ...children) {
   return made;
 }
 
-const layerOfDrawing = element("g", {});
+const drawingLayers = [element("g", {}), element("g", {})];     // of the picture, and of the one beside it
+let layerOfDrawing = drawingLayers[0];
 
 function startPicture() {
-  picture.setAttribute("viewBox", `0 0 ${data.image.width} ${data.image.height}`);
-  picture.append(element("image", { href: data.image.source, width: data.image.width, height: data.image.height }),
-    layerOfDrawing);
+  [picture, document.getElementById("second-picture")].forEach((svg, index) => {
+    svg.setAttribute("viewBox", `0 0 ${data.image.width} ${data.image.height}`);
+    svg.append(element("image", { href: data.image.source, width: data.image.width, height: data.image.height }),
+      drawingLayers[index]);
+  });
+}
+
+/** Draw on the picture beside the first. */
+function onSecondPicture(draw) {
+  layerOfDrawing = drawingLayers[1];
+  draw();
+  layerOfDrawing = drawingLayers[0];
 }
 
 /** A line with a dark one below it, visible on any background. */
@@ -41,10 +51,10 @@ function drawReference(reference) {
   drawCross(reference[0], reference[1]);
 }
 
-function drawCross(x, y) {
+function drawCross(x, y, colour = "#fff") {
   const [across, down, arm] = [x * data.image.width, y * data.image.height, side / 60];
   const d = `M${across - arm} ${down}H${across + arm}M${across} ${down - arm}V${down + arm}`;
-  layerOfDrawing.append(outlined("path", { d }, "#fff", 2));
+  layerOfDrawing.append(outlined("path", { d }, colour, 2));
 }
 
 /** A disc for each point, the greatest weights on top; its area and opacity follow the weight. */
@@ -58,6 +68,17 @@ function drawPoints(points, greatest, choosePoint) {
     }, element("title", {}, `head ${point.head}, level ${point.level}, weight ${point.weight.toFixed(4)}`));
     for (const event of ["pointerenter", "click"]) disc.addEventListener(event, (happened) => choosePoint(point, happened));
     layerOfDrawing.append(disc);
+  }
+}
+
+/** Rings in place of discs, for a second reading. */
+function drawRings(points) {
+  for (const point of points) {
+    layerOfDrawing.append(element("circle", {
+      cx: point.x * data.image.width, cy: point.y * data.image.height, fill: "none", "pointer-events": "none",
+      r: Math.max(side / 400, side * 0.016 * Math.sqrt(point.weight)), "stroke-width": side / 350,
+      stroke: LEVEL_COLOURS[point.level % LEVEL_COLOURS.length],
+    }));
   }
 }
 

@@ -1,87 +1,18 @@
-// The state of the page, its controls, and what follows from them.
-const byId = (id) => document.getElementById(id);
-const state = { mode: "object", row: 0, layer: data.layers.length - 1, level: 0, x: 0.5, y: 0.5 };
-const shown = { levels: new Set(data.model.levels.keys()), heads: new Set(Array(data.model.heads).keys()) };
-
-const currentLayers = () => (state.mode === "token" ? data.encoder.layers : data.layers);
-
+// The controls of the page, the address, and how both change the state.
 function show() {
   const layers = currentLayers();
   state.layer = Math.min(state.layer, layers.length - 1);
   byId("layer").max = layers.length - 1;
   byId("layer").value = state.layer;
   byId("layer-name").textContent = `${state.mode === "token" ? "Encoder" : "Decoder"} layer ${state.layer} of ${layers.length - 1}`;
-  byId("level-choice").hidden = state.mode !== "token";
+  byId("level-choice").hidden = byId("neighbour-choice").hidden = state.mode !== "token";
+  byId("heard-choice").hidden = byId("second-choice").hidden = state.mode !== "object";
+  byId("second").hidden = state.mode !== "object" || !byId("compared").value;
   byId("objects").querySelectorAll("button").forEach((button) =>
     button.setAttribute("aria-pressed", String(state.mode === "object" && Number(button.dataset.row) === state.row)));
-  layerOfDrawing.replaceChildren();
-  keys.points = [];
+  clearDrawing();
   ({ object: showObject, token: showToken, why: showPlace })[state.mode]();
   remember();
-}
-
-/** The points that are drawn, the greatest weight first, and the one that the arrow keys have reached. */
-const keys = { points: [], at: -1, query: null };
-
-function stepThroughPoints(event) {
-  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (!step || !keys.points.length) return;
-  event.preventDefault();
-  keys.at = (keys.at + step + keys.points.length) % keys.points.length;
-  choosePoint(keys.points[keys.at], keys.query);
-}
-
-function choosePoint(point, query) {
-  markPoint(point);
-  showPoint(point, query, state.layer);
-}
-
-function showReading(layer, index, query) {
-  const map = mapOf(layer, index, shown.heads);
-  if (map) drawMap(map);
-  const points = pointsOf(layer, index);
-  const greatest = points.reduce((most, { weight }) => Math.max(most, weight), 1e-30);
-  const chosen = points.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level));
-  drawPoints(chosen, greatest, (point, event) => {
-    event.stopPropagation();
-    choosePoint(point, query);
-  });
-  Object.assign(keys, { points: chosen.sort((one, other) => other.weight - one.weight), at: -1, query });
-  if (state.mode !== "why") say("A point", points.length ? "Point at a disc, tap it, or go through them with the arrow keys: its numbers are shown here." : "Dense attention has no points: the heat map is the weight of each place.");
-}
-
-function showObject() {
-  const layer = data.layers[state.layer];
-  const query = data.queries.index[state.row];
-  if (byId("heard").checked) showHeard(layer);
-  showReading(layer, state.row, query);
-  const box = rectangle(row(layer.boxes, state.row));
-  drawBox(box, BOX_COLOUR, 2);
-  drawReference(row(layer.references, state.row));
-  byId("legend").textContent = `Query ${query} after layer ${state.layer}: `
-    + `${data.classes[row(layer.labels, state.row)[0]]} ${row(layer.scores, state.row)[0].toFixed(3)}`;
-}
-
-/** The queries that the chosen one listens to, as boxes: the more opaque, the more it listens. */
-function showHeard(layer) {
-  const [queries, weights] = [row(layer.selfAttention.queries, state.row), row(layer.selfAttention.weights, state.row)];
-  queries.forEach((query, rank) => drawBox(rectangle(row(data.allQueries.boxes, query)), "#f0e442", 1.2,
-    weights[rank] / weights[0]));
-}
-
-function showToken() {
-  const token = nearestToken(state.x, state.y, state.level);
-  showReading(data.encoder.layers[state.layer], token.index, null);
-  drawCross(token.x, token.y);
-  byId("legend").textContent = `The token in row ${token.row}, column ${token.column} of level ${token.level}: what it `
-    + `reads in layer ${state.layer}. The page keeps ${data.encoder.tokens.shape[0]} of the tokens.`;
-}
-
-function showPlace() {
-  for (const { box } of nearestQueries(state.x, state.y, 5)) drawBox(box, "#f0e442", 1.2);
-  drawCross(state.x, state.y);
-  byId("legend").textContent = "The boxes that came nearest.";
-  showNearest(state.x, state.y);
 }
 
 /** The view in the address, so that it can be shared. In the frame of a notebook there is no address to change. */
@@ -112,6 +43,20 @@ function recall() {
   byId("level").value = state.level;
 }
 
+/** A step of the guide sets the view. */
+function takeStep(button) {
+  const words = new URLSearchParams(button.dataset.view);
+  const last = (words.get("mode") === "token" ? data.encoder.layers : data.layers).length - 1;
+  Object.assign(state, { mode: words.get("mode"), layer: words.get("layer") === "last" ? last : 0 });
+  if (words.get("mode") === "token") [state.x, state.y] = row(data.layers[data.layers.length - 1].boxes, state.row);
+  byId("heat").checked = words.has("heat");
+  byId("heard").checked = words.has("heard");
+  document.querySelector(`[name="mode"][value="${state.mode}"]`).checked = true;
+  show();
+  if (words.has("point") && keys.points.length) choosePoint(keys.points[0], keys.query);
+  picture.scrollIntoView({ block: "nearest" });
+}
+
 function choosePlace(event) {
   const area = picture.getBoundingClientRect();
   const scale = Math.min(area.width / data.image.width, area.height / data.image.height);
@@ -120,13 +65,20 @@ function choosePlace(event) {
   state.y = Math.min(1, Math.max(0, (event.clientY - area.top - (area.height - scale * data.image.height) / 2)
     / (scale * data.image.height)));
   if (state.mode === "object") {
-    const there = data.detections.findIndex(({ box: [x0, y0, x1, y1], query }) => data.queries.index.includes(query)
-      && state.x * data.image.width >= x0 && state.x * data.image.width <= x1
-      && state.y * data.image.height >= y0 && state.y * data.image.height <= y1);
-    if (there < 0) return;
-    state.row = data.queries.index.indexOf(data.detections[there].query);
+    const found = objectAt(state.x * data.image.width, state.y * data.image.height);
+    if (found === null) return;
+    state.row = found;
   }
   show();
+}
+
+/** The row of the smallest box of a detection at a place, or null. */
+function objectAt(x, y) {
+  const there = data.detections.filter(({ box: [x0, y0, x1, y1], query }) =>
+    data.queries.index.includes(query) && x >= x0 && x <= x1 && y >= y0 && y <= y1);
+  const area = ({ box: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0);
+  const smallest = there.sort((one, other) => area(one) - area(other))[0];
+  return smallest ? data.queries.index.indexOf(smallest.query) : null;
 }
 
 function addChoices(id, texts, chosen) {
@@ -166,6 +118,7 @@ function addObjects() {
       show();
     });
     byId("objects").append(button);
+    byId("compared").append(new Option(button.textContent, index));
   });
 }
 
@@ -191,13 +144,14 @@ function start() {
     byId("level").append(new Option(`${level}: stride ${stride}, ${height} × ${width}`, level)));
   addChoices("levels", data.model.levels.map(({ stride }, level) => [`stride ${stride}`, LEVEL_COLOURS[level % LEVEL_COLOURS.length]]), shown.levels);
   addChoices("heads", Array.from({ length: heads }, (_, head) => [String(head), null]), shown.heads);
-  byId("levels").hidden = attention === "dense";
+  byId("levels").hidden = byId("heat-choice").hidden = attention === "dense";
   addObjects();
   startPicture();
+  document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => takeStep(button)));
   recall();
   byId("layer").addEventListener("input", (event) => { state.layer = Number(event.target.value); show(); });
   byId("level").addEventListener("change", (event) => { state.level = Number(event.target.value); show(); });
-  byId("heard").addEventListener("change", show);
+  for (const id of ["heard", "heat", "neighbour", "compared"]) byId(id).addEventListener("change", show);
   byId("play").addEventListener("click", play);
   document.querySelectorAll('[name="mode"]').forEach((choice) =>
     choice.addEventListener("change", () => { state.mode = choice.value; show(); }));
