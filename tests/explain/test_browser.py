@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import deformable_detr
 from deformable_detr import Detector
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.weights import ModelInfo
+from helpers.models import small_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
 CHROMIUM = shutil.which("chromium")
@@ -118,15 +122,65 @@ def test_the_view_is_in_the_address(page: Any, address: str) -> None:
     assert "after layer 2" in page.locator("#legend").inner_text()
 
 
-def test_why_was_nothing_found(page: Any) -> None:
+def test_why_was_nothing_found(page: Any, address: str) -> None:
     page.get_by_text("why was nothing found there?").click()
-    page.locator("#picture").click(position={"x": 30, "y": 30})
+    page.locator("#picture").click(position={"x": 150, "y": 30})
     assert detail(page).count("below the threshold 0.50") == 5
-    expected = Detector("demo", device="cpu").explain(PICTURES / "penguin.jpg")
-    x, y = (float(text) for text in page.locator("#detail-title").inner_text().removeprefix(
-        "The queries that came nearest to ").split(","))
-    shown = [line.split("\t")[1] for line in detail(page).splitlines()[1:]]
-    assert shown[0] == str(expected.nearest(x, y)[0].query)
+    expected = Detector("demo", device="cpu").explain(PICTURES / "penguin.jpg").nearest(0.3 * 384, 0.5 * 512)
+    page.goto("about:blank")
+    page.goto(f"{address}#mode=why&x=0.3&y=0.5")
+    rows = [line.split("\t") for line in detail(page).splitlines()[1:]]
+    assert [row[:3] for row in rows] == [[each.name, str(each.query), f"{each.score:.3f}"] for each in expected]
+    assert [row[4] for row in rows] == [each.verdict for each in expected]
+
+
+def test_two_objects_side_by_side_and_a_heat_map(page: Any) -> None:
+    assert not page.locator("#second").is_visible()
+    page.locator("#compared").select_option("1")
+    assert page.locator("#second-legend").inner_text() == "Query 2 after layer 2: penguin 0.558"
+    assert page.locator("#second-picture .point").count() == 8 * 4 * 4
+    page.locator("#heat").check()
+    assert page.locator("#picture .point").count() == page.locator("#second-picture .point").count() == 0
+    assert page.locator("#picture g > image").count() == 1
+    page.get_by_text("a token of the encoder").click()
+    assert not page.locator("#second").is_visible()
+
+
+def test_what_the_neighbour_of_a_token_reads(page: Any) -> None:
+    page.get_by_text("a token of the encoder").click()
+    page.locator("#neighbour").check()
+    assert page.locator("#picture circle:not(.point)").count() == 8 * 4 * 4
+    assert "pixels further" in page.locator("#legend").inner_text()
+
+
+def test_the_steps_set_the_view(page: Any) -> None:
+    steps = page.locator(".steps button")
+    seen = []
+    for step in range(steps.count()):
+        steps.nth(step).click()
+        seen.append(page.locator("#legend").inner_text())
+    assert [text[:18] for text in seen] == ["Query 1 after laye"] * 4 + [
+        "The token in row 4"]
+    steps.nth(1).click()
+    assert "The sample is the sum" in detail(page)
+    page.locator("#play").click()
+    page.get_by_text("Decoder layer 2 of 2").wait_for()
+
+
+def test_dense_attention_has_a_map_for_each_object(browser: Any, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (61, 45, 3), dtype=np.uint8)
+    info = ModelInfo(("<b>cat</b>", "dog", "eel"), (1, 2, 3), Preprocessing(size=200, max_size=300))
+    Detector.from_model(small_model("detr"), info).explain(image, threshold=0, top_k=3).page(tmp_path / "page.html")
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator("#picture g > image").count() == 1
+    assert not page.locator("#levels").is_visible()
+    page.get_by_text("a token of the encoder").click()
+    assert page.locator("#picture g > image").count() == 1
+    page.close()
+    assert problems == []
 
 
 @pytest.mark.parametrize("source", ["detections", "nothing"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which most colour-blind readers can tell apart; finest level first.
 LEVEL_COLOURS: tuple[Colour, ...] = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66))
 BOX_COLOUR: Colour = (213, 94, 0)
+HEAT_COLOUR: Colour = (240, 228, 66)
 SMALLEST_SIDE = 600     # pixels of the longer side
 SMOOTHING = 3           # points are drawn this many times larger, then reduced
 LARGEST_POINT = 0.016   # radius of the greatest weight, of the longer side
@@ -77,7 +78,7 @@ def _heat(attention: Float[Tensor, "M H W"], size: tuple[int, int]) -> PIL.Image
     """The summed attention of all heads, opaque where it is greatest."""
     summed = attention.sum(0).numpy()
     shares = PIL.Image.fromarray((summed / summed.max() * 217).astype(np.uint8))
-    overlay = PIL.Image.new("RGBA", size, (*LEVEL_COLOURS[0], 255))
+    overlay = PIL.Image.new("RGBA", size, (*HEAT_COLOUR, 255))
     overlay.putalpha(shares.resize(size, PIL.Image.Resampling.BILINEAR))
     return overlay
 

@@ -112,7 +112,7 @@ function heatOf(points) {
     for (let line = Math.max(0, Math.ceil(down - 3 * spread)); line <= Math.min(height - 1, down + 3 * spread); line += 1) {
       for (let column = Math.max(0, Math.ceil(across - 3 * spread)); column <= Math.min(width - 1, across + 3 * spread); column += 1) {
         const distance = ((line - down) ** 2 + (column - across) ** 2) / spread ** 2;
-        values[line * width + column] += weight / spread ** 2 * Math.exp(-distance / 2);
+        values[line * width + column] += weight * Math.exp(-distance / 2);
       }
     }
   }

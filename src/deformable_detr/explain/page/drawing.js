@@ -82,12 +82,12 @@ function drawRings(points) {
   }
 }
 
-/** A heat map over the whole image. */
+/** A heat map over the whole image, from transparent vermilion to opaque yellow. */
 function drawMap({ values, height, width }) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
   const pixels = new ImageData(width, height);
-  values.forEach((value, cell) => pixels.data.set([86, 180, 233, 220 * value], 4 * cell));
+  values.forEach((value, cell) => pixels.data.set([213 + 27 * value, 94 + 134 * value, 66 * value, 220 * Math.sqrt(value)], 4 * cell));
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   layerOfDrawing.append(element("image", {
     href: canvas.toDataURL(), width: data.image.width, height: data.image.height, preserveAspectRatio: "none",

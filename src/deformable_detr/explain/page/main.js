@@ -137,9 +137,9 @@ function play() {
 }
 
 function start() {
-  const { paper, layers, numQueries, heads, points, attention } = data.model;
+  const { paper, arxiv, layers, numQueries, heads, points, attention } = data.model;
   const looks = attention === "dense" ? `${heads} heads, dense attention` : `${heads} heads × ${data.model.levels.length} levels × ${points} points`;
-  byId("model").textContent = `${paper}: ${data.detections.length} found by ${numQueries} queries in ${layers} decoder layers; ${looks}`;
+  byId("model").textContent = `${paper}${arxiv && ` (arXiv ${arxiv})`}: ${data.detections.length} found by ${numQueries} queries in ${layers} decoder layers; ${looks}`;
   data.model.levels.forEach(({ stride, height, width }, level) =>
     byId("level").append(new Option(`${level}: stride ${stride}, ${height} × ${width}`, level)));
   addChoices("levels", data.model.levels.map(({ stride }, level) => [`stride ${stride}`, LEVEL_COLOURS[level % LEVEL_COLOURS.length]]), shown.levels);

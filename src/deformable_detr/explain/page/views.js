@@ -43,7 +43,7 @@ function showReading(layer, index, query) {
 /** As above, for the arrow keys too, with a hint below the picture. */
 function showMainReading(layer, index, query) {
   Object.assign(keys, { points: showReading(layer, index, query), at: -1, query });
-  say("A point", layer.locations
+  say(layer.locations ? "A point" : "Dense attention", layer.locations
     ? "Point at a disc, tap it, or go through them with the arrow keys: its numbers are shown here."
     : "Dense attention has no points: the heat map shows the weight of each place, relative to the greatest.");
 }
@@ -104,9 +104,10 @@ function showNeighbour(layer, token) {
   if (!own.length) return " Choose it to compare the maps.";
   drawRings(its.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level)));
   const difference = own.reduce((sum, { weight, place }) => sum + Math.abs(weight - its[place].weight), 0) / 2 / data.model.heads;
-  const shift = own.reduce((sum, { x, weight, place }) => sum + weight * (its[place].x - x), 0) / data.model.heads;
+  const shift = own.reduce((sum, { x, weight, place }) => sum + weight * (its[place].x - x), 0) / data.model.heads
+    * data.image.originalWidth;
   return ` Rings: its neighbour in column ${other.column} gives ${(100 * difference).toFixed(0)} % of its weight to other `
-    + `points, and reads ${(shift * data.image.originalWidth).toFixed(1)} pixels further right.`;
+    + `points, and these are on average ${Math.abs(shift).toFixed(1)} pixels further ${shift < 0 ? "left" : "right"}.`;
 }
 
 function showPlace() {
