@@ -113,6 +113,8 @@ def test_the_view_is_in_the_address(page: Any, address: str) -> None:
     page.locator("#picture").click(position={"x": 120, "y": 140})
     legend = page.locator("#legend").inner_text()
     assert "of level 2" in legend
+    page.wait_for_url("**#mode=token*level=2*")
+    page.wait_for_function("new URLSearchParams(location.hash.slice(1)).get('x') === String(state.x)")
     saved = page.url
     page.goto("about:blank")
     page.goto(saved)

@@ -58,15 +58,15 @@ function drawCross(x, y, colour = "#fff") {
 }
 
 /** A disc for each point, the greatest weights on top; its area and opacity follow the weight. */
-function drawPoints(points, greatest, choosePoint) {
+function drawPoints(points, greatest) {
   for (const point of [...points].sort((one, other) => one.weight - other.weight)) {
     const share = point.weight / greatest;
     const disc = element("circle", {
       class: "point", cx: point.x * data.image.width, cy: point.y * data.image.height,
       r: Math.max(side / 400, side * 0.016 * Math.sqrt(share)), "fill-opacity": 0.25 + 0.75 * share,
       fill: LEVEL_COLOURS[point.level % LEVEL_COLOURS.length], stroke: "#000", "stroke-width": side / 900,
-    }, element("title", {}, `head ${point.head}, level ${point.level}, weight ${point.weight.toFixed(4)}`));
-    for (const event of ["pointerenter", "click"]) disc.addEventListener(event, (happened) => choosePoint(point, happened));
+    });
+    disc.drawn = point;
     layerOfDrawing.append(disc);
   }
 }

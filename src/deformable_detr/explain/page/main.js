@@ -15,8 +15,16 @@ function show() {
   remember();
 }
 
-/** The view in the address, so that it can be shared. In the frame of a notebook there is no address to change. */
+let remembering = null;
+
+/** The view in the address, so that it can be shared; a little later, since browsers allow few changes a second. */
 function remember() {
+  clearTimeout(remembering);
+  remembering = setTimeout(writeAddress, 200);
+}
+
+/** In the frame of a notebook there is no address to change. */
+function writeAddress() {
   const query = data.queries.index[state.row];
   const words = { ...state, query };
   delete words.row;
@@ -155,7 +163,10 @@ function start() {
   byId("play").addEventListener("click", play);
   document.querySelectorAll('[name="mode"]').forEach((choice) =>
     choice.addEventListener("change", () => { state.mode = choice.value; show(); }));
-  picture.addEventListener("click", choosePlace);
+  for (const svg of [picture, byId("second-picture")]) {
+    for (const event of ["pointerover", "click"]) svg.addEventListener(event, chooseDisc);
+  }
+  picture.addEventListener("click", (event) => { if (!event.target.drawn) choosePlace(event); });
   picture.addEventListener("keydown", stepThroughPoints);
   window.addEventListener("hashchange", () => { recall(); show(); });
   show();

@@ -25,6 +25,15 @@ function choosePoint(point, query) {
   showPoint(point, query, state.layer);
 }
 
+/** A disc that is pointed at or tapped, in either picture. */
+function chooseDisc(event) {
+  const point = event.target.drawn;
+  if (!point) return;
+  event.stopPropagation();
+  if (event.currentTarget === picture) choosePoint(point, point.query);
+  else showPoint(point, point.query, state.layer);
+}
+
 /** The points or the map of a row; the points that are drawn, the greatest weight first. */
 function showReading(layer, index, query) {
   const map = mapOf(layer, index, shown.heads);
@@ -33,10 +42,7 @@ function showReading(layer, index, query) {
   const greatest = points.reduce((most, { weight }) => Math.max(most, weight), 1e-30);
   const chosen = points.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level));
   if (byId("heat").checked && chosen.length) drawMap(heatOf(chosen));
-  else drawPoints(chosen, greatest, (point, event) => {
-    event.stopPropagation();
-    choosePoint(point, query);
-  });
+  else drawPoints(chosen.map((point) => ({ ...point, query })), greatest);
   return chosen.sort((one, other) => other.weight - one.weight);
 }
 
