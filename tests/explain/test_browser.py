@@ -119,8 +119,15 @@ def test_the_view_is_in_the_address(page: Any, address: str) -> None:
     page.goto("about:blank")
     page.goto(saved)
     assert page.locator("#legend").inner_text() == legend
+    page.goto(f"{address}#mode=object&layer=0&query=2&heads=1.3&levels=0.2&beside=1&by-head=")
+    page.reload()
+    assert page.locator("#picture .point").count() == 2 * 2 * 4
+    assert {disc.get_attribute("fill") for disc in page.locator("#picture .point").all()} == {"#e69f00", "#cc79a7"}
+    assert page.locator("#second-legend").inner_text().startswith("Query 1 ")
+    page.locator("#heads input").nth(1).uncheck()
+    page.wait_for_url("**heads=3*")
     page.goto("about:blank")
-    page.goto(f"{address}#mode=nonsense&layer=77&query=-1&x=NaN&y=&level=9")     # anything may be in an address
+    page.goto(f"{address}#mode=nonsense&layer=77&query=-1&x=NaN&y=&level=9&heads=x.&beside=q")     # anything may be in an address
     assert "after layer 2" in page.locator("#legend").inner_text()
 
 

@@ -4,8 +4,6 @@ import html
 import json
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
 from deformable_detr.explain.page_data import page_data
 from deformable_detr.web.pages import render_page
 
@@ -22,7 +20,7 @@ def render_explanation(explanation: "Explanation") -> bytes:
     """The page as UTF-8."""
     data = page_data(explanation)
     text = json.dumps(data, separators=(",", ":")).translate(IN_SCRIPT)     # ASCII only
-    return render_page(TEMPLATE, data=Markup(text), title=data["image"]["name"])
+    return render_page(TEMPLATE, data=text, title=data["image"]["name"])
 
 
 def framed(explanation: "Explanation") -> str:

@@ -47,7 +47,9 @@ function mapOf(layer, index, chosenHeads) {
   const values = new Float32Array(height * width);
   for (let head = 0; head < heads; head += 1) {
     if (heads > 1 && !chosenHeads.has(head)) continue;
-    for (let cell = 0; cell < values.length; cell += 1) values[cell] += shares[head * values.length + cell] * peaks[head];
+    for (let cell = 0; cell < values.length; cell += 1) {
+      values[cell] += shares[head * values.length + cell] * peaks[head];
+    }
   }
   const most = values.reduce((greatest, value) => Math.max(greatest, value), 1e-30);
   return { values: values.map((value) => value / most), height, width };
@@ -79,9 +81,9 @@ function nearestToken(x, y, level) {
   for (let index = 0; index < data.encoder.tokens.shape[0]; index += 1) {
     const [itsLevel, down, across] = row(data.encoder.tokens, index);
     if (itsLevel !== level) continue;
-    const token = { index, level, row: down, column: across, x: (across + 0.5) / validWidth, y: (down + 0.5) / validHeight };
-    token.distance = Math.hypot((token.x - x) * data.image.width, (token.y - y) * data.image.height);
-    if (!best || token.distance < best.distance) best = token;
+    const centre = { x: (across + 0.5) / validWidth, y: (down + 0.5) / validHeight };
+    const distance = Math.hypot((centre.x - x) * data.image.width, (centre.y - y) * data.image.height);
+    if (!best || distance < best.distance) best = { index, level, row: down, column: across, ...centre, distance };
   }
   return best;
 }
@@ -103,14 +105,16 @@ const HEAT_CELLS = 160;     // of the longer side
 
 /** The weights of points spread over the cells of their levels: { values, height, width } from 0 to 1. */
 function heatOf(points) {
-  const longer = Math.max(data.image.width, data.image.height);
-  const [width, height] = [data.image.width, data.image.height].map((extent) => Math.max(1, Math.round(HEAT_CELLS * extent / longer)));
+  const scale = HEAT_CELLS / Math.max(data.image.width, data.image.height);
+  const [width, height] = [data.image.width, data.image.height].map((extent) => Math.max(1, Math.round(scale * extent)));
   const values = new Float32Array(width * height);
   for (const { x, y, level, weight } of points) {
     const spread = Math.max(1.5, 0.5 * width / data.model.levels[level].validWidth);
     const [across, down] = [x * width - 0.5, y * height - 0.5];
-    for (let line = Math.max(0, Math.ceil(down - 3 * spread)); line <= Math.min(height - 1, down + 3 * spread); line += 1) {
-      for (let column = Math.max(0, Math.ceil(across - 3 * spread)); column <= Math.min(width - 1, across + 3 * spread); column += 1) {
+    const [left, top] = [across, down].map((place) => Math.max(0, Math.ceil(place - 3 * spread)));
+    const [right, bottom] = [Math.min(width - 1, across + 3 * spread), Math.min(height - 1, down + 3 * spread)];
+    for (let line = top; line <= bottom; line += 1) {
+      for (let column = left; column <= right; column += 1) {
         const distance = ((line - down) ** 2 + (column - across) ** 2) / spread ** 2;
         values[line * width + column] += weight * Math.exp(-distance / 2);
       }

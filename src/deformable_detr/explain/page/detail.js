@@ -39,16 +39,20 @@ function cellOf({ x, y, level }) {
 /** The four cells around a point, each as dark as it counts, and the point among them. */
 function magnifier(point, shares, corners) {
   const { validWidth, validHeight } = data.model.levels[point.level];
-  const [right, below] = [point.x * validWidth - 0.5, point.y * validHeight - 0.5].map((place) => place - Math.floor(place));
-  const svg = element("svg", { viewBox: "0 0 200 200", class: "magnifier", role: "img", "aria-label": "the four cells around the point" });
+  const places = [point.x * validWidth - 0.5, point.y * validHeight - 0.5];
+  const [right, below] = places.map((place) => place - Math.floor(place));
+  const svg = element("svg", {
+    viewBox: "0 0 200 200", class: "magnifier", role: "img", "aria-label": "the four cells around the point",
+  });
   shares.forEach((share, corner) => {
     const [x, y] = [100 * (corner & 1), 100 * (corner >> 1)];
-    svg.append(element("rect", { x, y, width: 100, height: 100, fill: LEVEL_COLOURS[point.level % LEVEL_COLOURS.length],
+    svg.append(element("rect", { x, y, width: 100, height: 100, fill: colourOf(point.level),
       "fill-opacity": 0.1 + 0.9 * share, stroke: "#000" }));
     const text = corners ? `${corners[corner].toFixed(3)} × ${share.toFixed(3)}` : share.toFixed(3);
     svg.append(element("text", { x: x + 50, y: y + (corner < 2 ? 20 : 90), "text-anchor": "middle" }, text));
   });
-  svg.append(element("circle", { cx: 50 + 100 * right, cy: 50 + 100 * below, r: 5, fill: "#fff", stroke: "#000", "stroke-width": 2 }));
+  const place = { cx: 50 + 100 * right, cy: 50 + 100 * below, r: 5 };
+  svg.append(element("circle", { ...place, fill: "#fff", stroke: "#000", "stroke-width": 2 }));
   return svg;
 }
 
@@ -82,10 +86,12 @@ function showNearest(x, y) {
   const place = `${Math.round(x * data.image.originalWidth)}, ${Math.round(y * data.image.originalHeight)}`;
   const found = new Set(data.detections.map((each) => each.query));
   const rows = nearestQueries(x, y, 5).map(({ query, score, label, distance }) => {
-    const verdict = found.has(query) ? "found" : score < data.model.threshold
-      ? `below the threshold ${data.model.threshold.toFixed(2)}` : "left out: it overlaps a better one, or enough were better";
+    const below = `below the threshold ${data.model.threshold.toFixed(2)}`;
+    const leftOut = "left out: it overlaps a better one of its class, or enough were better";
+    const verdict = found.has(query) ? "found" : score < data.model.threshold ? below : leftOut;
     return [data.classes[label], String(query), score.toFixed(3),
       (distance * data.image.originalWidth / data.image.width).toFixed(0), verdict];
   });
-  say(`The queries that came nearest to ${place}`, table(["class", "query", "score", "pixels away", "what became of it"], rows));
+  say(`The queries that came nearest to ${place}`,
+    table(["class", "query", "score", "pixels away", "what became of it"], rows));
 }

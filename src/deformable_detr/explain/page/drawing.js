@@ -1,9 +1,14 @@
 // The picture: the image and what is drawn on it, in pixels of the shown image.
 // Okabe and Ito's colours, which most colour-blind readers can tell apart; finest level first.
-const LEVEL_COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442"];
+const COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#ffffff"];
 const BOX_COLOUR = "#d55e00";
 const picture = document.getElementById("picture");
 const side = Math.max(data.image.width, data.image.height);
+
+const colourOf = (index) => COLOURS[index % COLOURS.length];
+
+/** The colour of a point: of its level, or of its head where the reader wants that. */
+const colourOfPoint = (point) => colourOf(document.getElementById("by-head").checked ? point.head : point.level);
 
 function element(name, attributes, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -64,7 +69,7 @@ function drawPoints(points, greatest) {
     const disc = element("circle", {
       class: "point", cx: point.x * data.image.width, cy: point.y * data.image.height,
       r: Math.max(side / 400, side * 0.016 * Math.sqrt(share)), "fill-opacity": 0.25 + 0.75 * share,
-      fill: LEVEL_COLOURS[point.level % LEVEL_COLOURS.length], stroke: "#000", "stroke-width": side / 900,
+      fill: colourOfPoint(point), stroke: "#000", "stroke-width": side / 900,
     });
     disc.drawn = point;
     layerOfDrawing.append(disc);
@@ -77,7 +82,7 @@ function drawRings(points) {
     layerOfDrawing.append(element("circle", {
       cx: point.x * data.image.width, cy: point.y * data.image.height, fill: "none", "pointer-events": "none",
       r: Math.max(side / 400, side * 0.016 * Math.sqrt(point.weight)), "stroke-width": side / 350,
-      stroke: LEVEL_COLOURS[point.level % LEVEL_COLOURS.length],
+      stroke: colourOfPoint(point),
     }));
   }
 }
@@ -87,7 +92,8 @@ function drawMap({ values, height, width }) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
   const pixels = new ImageData(width, height);
-  values.forEach((value, cell) => pixels.data.set([213 + 27 * value, 94 + 134 * value, 66 * value, 220 * Math.sqrt(value)], 4 * cell));
+  values.forEach((value, cell) => pixels.data.set(
+    [213 + 27 * value, 94 + 134 * value, 66 * value, 220 * Math.sqrt(value)], 4 * cell));
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   layerOfDrawing.append(element("image", {
     href: canvas.toDataURL(), width: data.image.width, height: data.image.height, preserveAspectRatio: "none",

@@ -4,7 +4,11 @@ function show() {
   state.layer = Math.min(state.layer, layers.length - 1);
   byId("layer").max = layers.length - 1;
   byId("layer").value = state.layer;
-  byId("layer-name").textContent = `${state.mode === "token" ? "Encoder" : "Decoder"} layer ${state.layer} of ${layers.length - 1}`;
+  const stack = state.mode === "token" ? "Encoder" : "Decoder";
+  byId("layer-name").textContent = `${stack} layer ${state.layer} of ${layers.length - 1}`;
+  const byHead = byId("by-head").checked;
+  byId("heads").classList.toggle("coloured", byHead);
+  byId("levels").classList.toggle("coloured", !byHead);
   byId("level-choice").hidden = byId("neighbour-choice").hidden = state.mode !== "token";
   byId("heard-choice").hidden = byId("second-choice").hidden = state.mode !== "object";
   byId("second").hidden = state.mode !== "object" || !byId("compared").value;
@@ -15,6 +19,7 @@ function show() {
   remember();
 }
 
+const FLAGS = ["heat", "heard", "neighbour", "by-head"];      // what is switched on and off
 let remembering = null;
 
 /** The view in the address, so that it can be shared; a little later, since browsers allow few changes a second. */
@@ -28,6 +33,11 @@ function writeAddress() {
   const query = data.queries.index[state.row];
   const words = { ...state, query };
   delete words.row;
+  for (const id of FLAGS) if (byId(id).checked) words[id] = "";
+  for (const [name, chosen] of Object.entries(shown)) {
+    if (chosen.size < byId(name).querySelectorAll("input").length) words[name] = [...chosen].join(".");
+  }
+  if (byId("compared").value) words.beside = data.queries.index[byId("compared").value];
   try {
     history.replaceState(null, "", `#${new URLSearchParams(words)}`);
   } catch { /* a frame without an address */ }
@@ -49,6 +59,17 @@ function recall() {
   state.row = Math.max(0, data.queries.index.indexOf(Number(words.get("query") ?? data.queries.index[0])));
   document.querySelector(`[name="mode"][value="${state.mode}"]`).checked = true;
   byId("level").value = state.level;
+  for (const id of FLAGS) byId(id).checked = words.has(id);
+  for (const [name, chosen] of Object.entries(shown)) {
+    const wanted = words.has(name) ? new Set(words.get(name).split(".")) : null;
+    byId(name).querySelectorAll("input").forEach((box, index) => {
+      box.checked = !wanted || wanted.has(String(index));
+      if (box.checked) chosen.add(index);
+      else chosen.delete(index);
+    });
+  }
+  const beside = words.has("beside") ? data.queries.index.indexOf(Number(words.get("beside"))) : -1;
+  byId("compared").value = beside < 0 ? "" : beside;
 }
 
 /** A step of the guide sets the view. */
@@ -90,7 +111,7 @@ function objectAt(x, y) {
 }
 
 function addChoices(id, texts, chosen) {
-  texts.forEach(([text, colour], index) => {
+  texts.forEach((text, index) => {
     const box = document.createElement("input");
     Object.assign(box, { type: "checkbox", checked: true });
     box.addEventListener("change", () => {
@@ -100,13 +121,10 @@ function addChoices(id, texts, chosen) {
     });
     const label = document.createElement("label");
     label.append(box);
-    if (colour) {
-      const key = document.createElement("span");
-      key.className = "key";
-      key.style.background = colour;
-      label.append(key);
-    }
-    label.append(text);
+    const key = document.createElement("span");
+    key.className = "key";
+    key.style.background = colourOf(index);
+    label.append(key, text);
     byId(id).append(label);
   });
 }
@@ -145,21 +163,23 @@ function play() {
 }
 
 function start() {
-  const { paper, arxiv, layers, numQueries, heads, points, attention } = data.model;
-  const looks = attention === "dense" ? `${heads} heads, dense attention` : `${heads} heads × ${data.model.levels.length} levels × ${points} points`;
-  byId("model").textContent = `${paper}${arxiv && ` (arXiv ${arxiv})`}: ${data.detections.length} found by ${numQueries} queries in ${layers} decoder layers; ${looks}`;
-  data.model.levels.forEach(({ stride, height, width }, level) =>
+  const { paper, arxiv, layers, numQueries, heads, levels, points, attention } = data.model;
+  const source = arxiv && ` (arXiv ${arxiv})`;
+  const looks = attention === "dense" ? "1 map" : `${levels.length} levels × ${points} points`;
+  byId("model").textContent = `${paper}${source}: ${data.detections.length} found by ${numQueries} queries in ${layers} `
+    + `decoder layers; ${heads} heads × ${looks}`;
+  levels.forEach(({ stride, height, width }, level) =>
     byId("level").append(new Option(`${level}: stride ${stride}, ${height} × ${width}`, level)));
-  addChoices("levels", data.model.levels.map(({ stride }, level) => [`stride ${stride}`, LEVEL_COLOURS[level % LEVEL_COLOURS.length]]), shown.levels);
-  addChoices("heads", Array.from({ length: heads }, (_, head) => [String(head), null]), shown.heads);
-  byId("levels").hidden = byId("heat-choice").hidden = attention === "dense";
+  addChoices("levels", levels.map(({ stride }) => `stride ${stride}`), shown.levels);
+  addChoices("heads", Array.from({ length: heads }, (_, head) => String(head)), shown.heads);
+  for (const id of ["levels", "heat-choice", "colour-choice"]) byId(id).hidden = attention === "dense";
   addObjects();
   startPicture();
   document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => takeStep(button)));
   recall();
   byId("layer").addEventListener("input", (event) => { state.layer = Number(event.target.value); show(); });
   byId("level").addEventListener("change", (event) => { state.level = Number(event.target.value); show(); });
-  for (const id of ["heard", "heat", "neighbour", "compared"]) byId(id).addEventListener("change", show);
+  for (const id of [...FLAGS, "compared"]) byId(id).addEventListener("change", show);
   byId("play").addEventListener("click", play);
   document.querySelectorAll('[name="mode"]').forEach((choice) =>
     choice.addEventListener("change", () => { state.mode = choice.value; show(); }));

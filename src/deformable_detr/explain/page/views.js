@@ -103,17 +103,17 @@ function showToken() {
 
 /** Rings where the neighbour reads; in words how its reading differs. */
 function showNeighbour(layer, token) {
-  const other = neighbourOf(token);
-  if (!other) return " Its neighbour is not kept.";
-  drawCross(other.x, other.y, "#f0e442");
-  const [own, its] = [pointsOf(layer, token.index), pointsOf(layer, other.index)];
+  const neighbour = neighbourOf(token);
+  if (!neighbour) return " Its neighbour is not kept.";
+  drawCross(neighbour.x, neighbour.y, "#f0e442");
+  const [own, its] = [pointsOf(layer, token.index), pointsOf(layer, neighbour.index)];
   if (!own.length) return " Choose it to compare the maps.";
   drawRings(its.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level)));
-  const difference = own.reduce((sum, { weight, place }) => sum + Math.abs(weight - its[place].weight), 0) / 2 / data.model.heads;
-  const shift = own.reduce((sum, { x, weight, place }) => sum + weight * (its[place].x - x), 0) / data.model.heads
-    * data.image.originalWidth;
-  return ` Rings: its neighbour in column ${other.column} gives ${(100 * difference).toFixed(0)} % of its weight to other `
-    + `points, and these are on average ${Math.abs(shift).toFixed(1)} pixels further ${shift < 0 ? "left" : "right"}.`;
+  const overPoints = (value) => own.reduce((sum, point) => sum + value(point, its[point.place]), 0) / data.model.heads;
+  const difference = overPoints((one, other) => Math.abs(one.weight - other.weight) / 2);
+  const shift = overPoints((one, other) => one.weight * (other.x - one.x)) * data.image.originalWidth;
+  return ` Rings: its neighbour in column ${neighbour.column} gives ${(100 * difference).toFixed(0)} % of its weight to other `
+    + `points, and its points are on average ${Math.abs(shift).toFixed(1)} pixels further ${shift < 0 ? "left" : "right"}.`;
 }
 
 function showPlace() {
