@@ -127,7 +127,7 @@ def test_the_view_is_in_the_address(page: Any, address: str) -> None:
     page.locator("#heads input").nth(1).uncheck()
     page.wait_for_url("**heads=3*")
     page.goto("about:blank")
-    page.goto(f"{address}#mode=nonsense&layer=77&query=-1&x=NaN&y=&level=9&heads=x.&beside=q")     # anything may be in an address
+    page.goto(f"{address}#mode=nonsense&layer=77&query=-1&x=NaN&y=&level=9&heads=x.&beside=q")     # of anybody
     assert "after layer 2" in page.locator("#legend").inner_text()
 
 

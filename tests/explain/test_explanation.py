@@ -343,20 +343,32 @@ def test_any_source_upright_and_by_its_name(tmp_path: Path) -> None:
         detector.explain(noise(), threshold=2)
 
 
-@pytest.mark.parametrize("preset", ["two-stage", "detr"])
+@pytest.mark.parametrize("preset", ["two-stage", "detr", "dab-detr"])
 def test_half_precision(preset: str) -> None:
+    """Parts may compute under autocast, with weights in half precision; what they read is computed again after it."""
     detector = small_detector(preset)
-    with torch.autocast("cpu", torch.bfloat16):
-        explanation = detector.explain(noise())
+    model: Any = detector.runtime.model
+    model.encoder.forward = torch.autocast("cpu", torch.bfloat16)(model.encoder.forward)
+    model.decoder.forward = torch.autocast("cpu", torch.bfloat16)(model.decoder.forward)
+    for layer in model.encoder.modules():
+        if isinstance(layer, nn.Linear):
+            layer.bfloat16()
+    true = TrueOutputs(detector)
+    explanation = detector.explain(noise())
     for each in (explanation.boxes, explanation.scores, explanation.self_attention, explanation.locations,
                  explanation.weights, explanation.attention):
         assert all(tensor.dtype == torch.float32 for tensor in each or ())
     for weights in explanation.weights or explanation.attention or ():
-        torch.testing.assert_close(weights.flatten(2).sum(2), torch.ones(11, 4), rtol=0, atol=0.02)
-    reading = explanation.encoder(1, 0, 0, 0)       # computed outside of autocast
+        torch.testing.assert_close(weights.flatten(2).sum(2), torch.ones(11, 4))
+    reading = explanation.encoder(1, 0, 0, 0)
     weights = reading.attention if reading.weights is None else reading.weights
     assert weights is not None
     torch.testing.assert_close(weights.flatten(1).sum(1), torch.ones(4))
+    if explanation.locations is not None and explanation.weights is not None:
+        sums = summed(explanation.values(0), explanation.valid_shapes, explanation.locations[0].numpy(),
+                      explanation.weights[0].numpy())
+        output = model.decoder.layers[0].cross_attention.output_projection(torch.from_numpy(sums).float())
+        torch.testing.assert_close(output, true.of[true.decoder[0]].float(), rtol=0, atol=0.02)
 
 
 def test_another_thread_may_detect_meanwhile() -> None:

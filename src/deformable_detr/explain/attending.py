@@ -33,7 +33,8 @@ def sampling(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> S
     attention: Any = call.attention
     place, memory = call.inputs["place"], call.inputs["memory"]
     query = (call.inputs["content"] + place.position)[:1, rows]
-    offsets, logits = attention.sampling(query)
+    with call.computing():
+        offsets, logits = attention.sampling(query)
     positions = positions_of_offsets(place.reference[:1, rows], offsets, memory.level_shapes)[0]
     extents = torch.tensor(valid_shapes(memory), dtype=positions.dtype, device=positions.device).flip(-1)
     locations = (positions + 0.5) / extents[:, None]
@@ -45,7 +46,9 @@ def values(call: Call) -> list[Float[Tensor, "M _ _ D"]]:
     """The maps that a deformable attention samples, a list over levels; zero at padding."""
     attention: Any = call.attention
     memory = call.inputs["memory"]
-    maps = attention.values(memory)[0].float().cpu().split([height * width for height, width in memory.level_shapes])
+    with call.computing():
+        value = attention.values(memory)[0]
+    maps = value.float().cpu().split([height * width for height, width in memory.level_shapes])
     return [tokens.unflatten(0, shape).permute(2, 0, 1, 3)
             for tokens, shape in zip(maps, memory.level_shapes, strict=True)]
 
@@ -66,9 +69,10 @@ def self_attention(call: Call) -> Float[Tensor, "Q Q"]:
 def _weights(call: Call, rows: Int64[Tensor, "rows"] | slice, blocked: Tensor | None) -> Float[Tensor, "Q M N"]:
     attention: Any = call.attention
     inputs = {name: value for name, value in call.inputs.items() if name != "blocked"}
-    compared: Compared = attention.compared(**inputs)
-    weights = dense_weights(compared.query[:1, rows], compared.key[:1], attention.num_heads, blocked)
-    return weights[0].transpose(0, 1).float().cpu()
+    with call.computing():
+        compared: Compared = attention.compared(**inputs)
+    weights = dense_weights(compared.query[:1, rows].float(), compared.key[:1].float(), attention.num_heads, blocked)
+    return weights[0].transpose(0, 1).cpu()
 
 
 def valid_shapes(memory: Pyramid) -> LevelShapes:

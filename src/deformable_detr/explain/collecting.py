@@ -1,6 +1,6 @@
 """What every attention layer of a model was given, kept by hooks while the model runs."""
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from deformable_detr.explain.recorder import Recorder
 from deformable_detr.model.network import Network
@@ -19,7 +18,14 @@ class Call:
     """One use of an attention layer: what it samples or compares can be computed again from its inputs."""
 
     attention: nn.Module
-    inputs: dict[str, Any]      # by the names of its `forward`
+    inputs: dict[str, Any]              # by the names of its `forward`
+    autocast: torch.dtype | None        # in which it computed its products; None: in that of its weights
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Where its products are what they were."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(next(self.attention.parameters()).device.type, self.autocast)
 
 
 @dataclass
@@ -54,16 +60,11 @@ class Collector:
         self._record.close()
 
     def _keep(self, record: Recorder, attention: nn.Module, calls: list[Call]) -> None:
-        thread, dtype = get_ident(), next(attention.parameters()).dtype
+        thread, device = get_ident(), next(attention.parameters()).device.type
 
         def keep(inputs: dict[str, Any]) -> None:
             if get_ident() == thread:
-                calls.append(Call(attention, _at_least(inputs, dtype)))
+                enabled = torch.is_autocast_enabled(device)
+                calls.append(Call(attention, inputs, torch.get_autocast_dtype(device) if enabled else None))
 
         record.before(attention, keep)
-
-
-def _at_least(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """With no number less precise than `dtype`: what autocast made half is half no longer when it is computed again."""
-    return tree_map_only(Tensor, lambda tensor: (
-        tensor.to(torch.promote_types(tensor.dtype, dtype)) if tensor.is_floating_point() else tensor), inputs)

@@ -106,7 +106,7 @@ const HEAT_CELLS = 160;     // of the longer side
 /** The weights of points spread over the cells of their levels: { values, height, width } from 0 to 1. */
 function heatOf(points) {
   const scale = HEAT_CELLS / Math.max(data.image.width, data.image.height);
-  const [width, height] = [data.image.width, data.image.height].map((extent) => Math.max(1, Math.round(scale * extent)));
+  const [width, height] = [data.image.width, data.image.height].map((side) => Math.max(1, Math.round(scale * side)));
   const values = new Float32Array(width * height);
   for (const { x, y, level, weight } of points) {
     const spread = Math.max(1.5, 0.5 * width / data.model.levels[level].validWidth);

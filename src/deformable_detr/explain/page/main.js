@@ -165,9 +165,9 @@ function play() {
 function start() {
   const { paper, arxiv, layers, numQueries, heads, levels, points, attention } = data.model;
   const source = arxiv && ` (arXiv ${arxiv})`;
-  const looks = attention === "dense" ? "1 map" : `${levels.length} levels × ${points} points`;
-  byId("model").textContent = `${paper}${source}: ${data.detections.length} found by ${numQueries} queries in ${layers} `
-    + `decoder layers; ${heads} heads × ${looks}`;
+  const looks = attention === "dense" ? ", dense attention" : ` × ${levels.length} levels × ${points} points`;
+  byId("model").textContent = `${paper}${source}: ${data.detections.length} found by ${numQueries} queries `
+    + `in ${layers} decoder layers; ${heads} heads${looks}`;
   levels.forEach(({ stride, height, width }, level) =>
     byId("level").append(new Option(`${level}: stride ${stride}, ${height} × ${width}`, level)));
   addChoices("levels", levels.map(({ stride }) => `stride ${stride}`), shown.levels);
@@ -175,7 +175,8 @@ function start() {
   for (const id of ["levels", "heat-choice", "colour-choice"]) byId(id).hidden = attention === "dense";
   addObjects();
   startPicture();
-  document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => takeStep(button)));
+  document.querySelectorAll("[data-view]").forEach((button) =>
+    button.addEventListener("click", () => takeStep(button)));
   recall();
   byId("layer").addEventListener("input", (event) => { state.layer = Number(event.target.value); show(); });
   byId("level").addEventListener("change", (event) => { state.level = Number(event.target.value); show(); });

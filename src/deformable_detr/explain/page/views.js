@@ -112,8 +112,9 @@ function showNeighbour(layer, token) {
   const overPoints = (value) => own.reduce((sum, point) => sum + value(point, its[point.place]), 0) / data.model.heads;
   const difference = overPoints((one, other) => Math.abs(one.weight - other.weight) / 2);
   const shift = overPoints((one, other) => one.weight * (other.x - one.x)) * data.image.originalWidth;
-  return ` Rings: its neighbour in column ${neighbour.column} gives ${(100 * difference).toFixed(0)} % of its weight to other `
-    + `points, and its points are on average ${Math.abs(shift).toFixed(1)} pixels further ${shift < 0 ? "left" : "right"}.`;
+  return ` Rings: its neighbour in column ${neighbour.column} gives ${(100 * difference).toFixed(0)} % of its weight `
+    + `to other points, which are on average ${Math.abs(shift).toFixed(1)} pixels further `
+    + `${shift < 0 ? "left" : "right"}.`;
 }
 
 function showPlace() {
