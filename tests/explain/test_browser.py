@@ -188,6 +188,9 @@ def test_dense_attention_has_a_map_for_each_object(browser: Any, tmp_path: Path)
     assert not page.locator("#levels").is_visible()
     page.get_by_text("a token of the encoder").click()
     assert page.locator("#picture g > image").count() == 1
+    assert not page.locator("#heads").is_visible()
+    page.locator("#neighbour").check()
+    assert "of its weight to other places" in page.locator("#legend").inner_text()
     page.close()
     assert problems == []
 

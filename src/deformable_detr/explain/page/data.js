@@ -101,6 +101,13 @@ function neighbourOf(token) {
   return null;
 }
 
+/** The share of their weight that two maps of dense attention, each the mean of all heads, give to other places. */
+function differenceOfMaps(layer, one, other) {
+  const [first, second] = [one, other].map((index) =>
+    Array.from(row(layer.attention, index), (share) => share * row(layer.peaks, index)[0]));
+  return first.reduce((sum, weight, cell) => sum + Math.abs(weight - second[cell]), 0) / 2;
+}
+
 const HEAT_CELLS = 160;     // of the longer side
 
 /** The weights of points spread over the cells of their levels: { values, height, width } from 0 to 1. */

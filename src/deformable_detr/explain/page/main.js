@@ -11,6 +11,7 @@ function show() {
   byId("levels").classList.toggle("coloured", !byHead);
   byId("level-choice").hidden = byId("neighbour-choice").hidden = state.mode !== "token";
   byId("heard-choice").hidden = byId("second-choice").hidden = state.mode !== "object";
+  byId("heads").hidden = state.mode === "token" && data.model.attention === "dense";    // whose mean is kept
   byId("second").hidden = state.mode !== "object" || !byId("compared").value;
   byId("objects").querySelectorAll("button").forEach((button) =>
     button.setAttribute("aria-pressed", String(state.mode === "object" && Number(button.dataset.row) === state.row)));

@@ -107,7 +107,8 @@ function showNeighbour(layer, token) {
   if (!neighbour) return " Its neighbour is not kept.";
   drawCross(neighbour.x, neighbour.y, "#f0e442");
   const [own, its] = [pointsOf(layer, token.index), pointsOf(layer, neighbour.index)];
-  if (!own.length) return " Choose it to compare the maps.";
+  if (!own.length) return ` Its neighbour in column ${neighbour.column} gives `
+    + `${(100 * differenceOfMaps(layer, token.index, neighbour.index)).toFixed(0)} % of its weight to other places.`;
   drawRings(its.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level)));
   const overPoints = (value) => own.reduce((sum, point) => sum + value(point, its[point.place]), 0) / data.model.heads;
   const difference = overPoints((one, other) => Math.abs(one.weight - other.weight) / 2);
