@@ -30,7 +30,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     inside = {name for name in names if name.startswith("deformable_detr/")}
     assert {name.split("/")[0] for name in set(names) - inside} == {"deformable_detr-0.1.0.dist-info"}
     assert {Path(name).suffix for name in inside} == {".py", ".jinja", ".typed", ".md", ".safetensors", ".jpg",
-                                                      ".css", ".efficientnet-lite0"}
+                                                      ".css", ".js", ".efficientnet-lite0"}
     sources = (PROJECT / "src" / "deformable_detr").rglob("*.py")
     assert {path.relative_to(PROJECT / "src").as_posix() for path in sources} <= inside
 

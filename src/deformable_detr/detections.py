@@ -47,6 +47,7 @@ class Detections:
     labels: Int64[np.ndarray, "T"]          # class indices 0..K-1
     names: list[str]
     image_size: ImageSize                   # (height, width)
+    queries: Int64[np.ndarray, "T"] | None = None   # the query that found each; None where this is not known
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -95,7 +96,8 @@ class Detections:
 
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
-                          [self.names[index] for index in kept], self.image_size)
+                          [self.names[index] for index in kept], self.image_size,
+                          None if self.queries is None else self.queries[kept])
 
     def draw(self, image: "ImageSource") -> "PIL.Image.Image":
         """The upright image with boxes, names and scores drawn on it."""
@@ -165,13 +167,15 @@ def best_detections(scores: Float[Tensor, "B Q K"], boxes: Float[Tensor, "B Q 4"
     num_kept = min(top_k, candidates.shape[1]) if nms_threshold == 1 else candidates.shape[1]
     best, order = candidates.topk(num_kept, dim=1)
     corners = cxcywh_to_xyxy(boxes.float())
-    corners = corners.gather(1, (order // scores.shape[2])[..., None].expand(-1, -1, 4))
+    queries = order // scores.shape[2]
+    corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     corners = corners * corners.new_tensor([(width, height, width, height) for height, width in sizes])[:, None]
-    arrays = [tensor.detach().cpu().numpy() for tensor in (corners, best, labels.flatten(1).gather(1, order))]
+    tensors = (corners, best, labels.flatten(1).gather(1, order), queries)
+    arrays = [tensor.detach().cpu().numpy() for tensor in tensors]
     if not all(np.isfinite(array).all() for array in arrays):   # NaN comes first in topk, so none is overlooked
         raise ValueError(NOT_FINITE)
     class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
-    found = [Detections(box, score, label, [class_names[index] for index in label], size)
-             for box, score, label, size in zip(*arrays, sizes, strict=True)]
+    found = [Detections(box, score, label, [class_names[index] for index in label], size, query)
+             for box, score, label, query, size in zip(*arrays, sizes, strict=True)]
     return found if nms_threshold == 1 else [detections.suppressed(nms_threshold, top_k) for detections in found]
 

@@ -212,9 +212,9 @@ class Predictions:
         extra = self.extra and ExtraPredictions(self.extra.logits[:, rows], self.extra.boxes[:, rows])
         return Predictions(self.logits[:, rows], self.boxes[:, rows], proposals, extra, self.no_object)
 
-    def scores(self) -> Float[Tensor, "B Q classes"]:
-        """The last layer's score of each class, in [0, 1]; "no object" is left out."""
-        logits = self.logits[-1].float()
+    def scores(self, layer: int = -1) -> Float[Tensor, "B Q classes"]:
+        """A layer's score of each class, in [0, 1], by default the last one's; "no object" is left out."""
+        logits = self.logits[layer].float()
         return logits.softmax(-1)[..., :-1] if self.no_object else logits.sigmoid()
 
     def are_finite(self) -> bool:

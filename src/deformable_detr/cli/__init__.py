@@ -20,6 +20,7 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     detect,
     doctor,
     evaluate,
+    explain,
     trace,
     train,
     weights,

@@ -3,22 +3,28 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from deformable_detr.detect.runtimes import TorchRuntime
 from deformable_detr.detections import Detections
 from deformable_detr.images import ImageSource, is_single_image, iterate_images, read_image
 from deformable_detr.model.network import Network
 from deformable_detr.preprocessing import prepare_image
-from deformable_detr.structures import ImageBatch
+from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.text import printable
 from deformable_detr.weights import ModelInfo, read_any
 from deformable_detr.weights.sources import DEMO
 
+if TYPE_CHECKING:
+    from deformable_detr.explain.explanation import Explanation
+
 SHOWN_NAMES = 7     # of the classes
+
+
 class Detector:
     """A model and what is known about it, ready for images.
 
@@ -76,21 +82,50 @@ class Detector:
         a threshold outside [0, 1], a `top_k` below 1, or predictions that are not finite, MemoryError for an image
         that is too large.
         """
+        threshold = self._check(threshold, top_k)
+        found = [self._detect(image, threshold, top_k) for image in iterate_images(source)]
+        return found[0] if is_single_image(source) else found
+
+    def explain(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> "Explanation":
+        """The same detections in one image, with the places where the model looked for them in every layer.
+
+        Arguments and errors are those of a call for one image.
+        """
+        import PIL.Image
+
+        from deformable_detr.explain.collecting import Collector
+        from deformable_detr.explain.explanation import explain
+
+        threshold = self._check(threshold, top_k)
+        image = read_image(source)
+        with Collector(self.runtime.model) as collected:
+            predictions = self.runtime.run(self._prepare(image))
+        found = self._found(predictions, image, threshold, top_k)
+        name = Path(source).name if isinstance(source, str | Path) else "image"
+        return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, threshold)
+
+    def _check(self, threshold: float | None, top_k: int) -> float:
+        """The threshold, by default the one kept with the weights."""
         threshold = self.info.postprocessing.threshold if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold: expected a value in [0, 1], got {threshold}")
         if top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
-        found = [self._detect(image, threshold, top_k) for image in iterate_images(source)]
-        return found[0] if is_single_image(source) else found
+        return threshold
 
     def _detect(self, source: ImageSource, threshold: float, top_k: int) -> Detections:
         image = read_image(source)
-        height, width = image.shape[:2]
+        return self._found(self.runtime.run(self._prepare(image)), image, threshold, top_k)
+
+    def _prepare(self, image: UInt8[np.ndarray, "_ _ 3"]) -> ImageBatch:
         preprocessing = self.info.preprocessing
-        batch = ImageBatch.from_images([prepare_image(image, preprocessing)], size_divisor=preprocessing.divisor)
-        found = self.runtime.run(batch).detections([(height, width)], top_k, self.names,
-                                                   self.info.postprocessing.nms_threshold)[0].above(threshold)
+        return ImageBatch.from_images([prepare_image(image, preprocessing)], size_divisor=preprocessing.divisor)
+
+    def _found(self, predictions: Predictions, image: UInt8[np.ndarray, "_ _ 3"], threshold: float,
+               top_k: int) -> Detections:
+        height, width = image.shape[:2]
+        found = predictions.detections([(height, width)], top_k, self.names,
+                                       self.info.postprocessing.nms_threshold)[0].above(threshold)
         inside = np.clip(found.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
         return replace(found, boxes=inside)
 

@@ -25,7 +25,7 @@ class TorchRuntime:
     """PyTorch, with a private copy of the model in which batch norms are folded into the convolutions.
 
     The copy shares the memory of all weights with `model`, except the backbone's. So training `model` further also
-    changes the copy, but moving `model` to another device or type does not.
+    changes the copy, but moving `model` to another device or type does not. The attribute `model` is the copy.
     """
 
     def __init__(self, model: Network) -> None:
@@ -33,14 +33,14 @@ class TorchRuntime:
         shared: dict[int, Tensor] = {id(tensor): nn.Parameter(tensor.detach(), requires_grad=False)
                                      for tensor in model.parameters()}
         shared |= {id(tensor): tensor.detach() for tensor in model.buffers()}
-        self._model = copy.deepcopy(model, shared).eval()
-        self._model.backbone.net = fold_batch_norm(self._model.backbone.net)
+        self.model = copy.deepcopy(model, shared).eval()
+        self.model.backbone.net = fold_batch_norm(self.model.backbone.net)
 
     @torch.inference_mode()
     def run(self, batch: ImageBatch) -> Predictions:
         """The predictions, on the model's device. Raises MemoryError if there is not enough memory."""
         with one_memory_error():
-            return self._model(to_device(batch, self.device))
+            return self.model(to_device(batch, self.device))
 
 
 @contextmanager

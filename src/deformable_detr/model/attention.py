@@ -42,16 +42,21 @@ class DeformableAttention(nn.Module):
 
     def forward(self, content: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Float[Tensor, "B Q C"]:
         """Sample the memory around the place's reference: points (R = 2) or cxcywh boxes (R = 4)."""
-        query = content + place.position
-        batch, num_queries, width = query.shape
-        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        offsets, logits = self.sampling(content + place.position)
+        sampled = fused_ms_deform_attn(self.values(memory), memory.level_shapes, place.reference, offsets, logits)
+        return self.output_projection(sampled)
+
+    def values(self, memory: Pyramid) -> Float[Tensor, "B N M D"]:
+        """What is sampled: the projected tokens, zero at padding."""
         # Masked after the projection: its bias would fill the padding.
         value = self.value_projection(memory.tokens).masked_fill(memory.padding[..., None], 0)
-        value = value.view(batch, -1, heads, width // heads)
-        offsets = self.sampling_offsets(query).view(batch, num_queries, heads, levels, points, 2)
-        logits = self.attention_weights(query).view(batch, num_queries, heads, levels * points)
-        sampled = fused_ms_deform_attn(value, memory.level_shapes, place.reference, offsets, logits)
-        return self.output_projection(sampled)
+        return value.unflatten(-1, (self.num_heads, -1))
+
+    def sampling(self, query: Float[Tensor, "B Q C"]) -> tuple[Float[Tensor, "B Q M L P 2"], Float[Tensor, "B Q M LP"]]:
+        """Where each query samples, as offsets from its reference, and the logits of the samples' weights."""
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        return (self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2)),
+                self.attention_weights(query).unflatten(-1, (heads, levels * points)))
 
     def slow_parameters(self) -> Iterator[nn.Parameter]:
         """Where to sample is learned slowly: a tenth of the learning rate as published (appendix A.4)."""

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from deformable_detr.model.dense_attention import attend
+from deformable_detr.model.dense_attention import Compared, attend
 from deformable_detr.structures import Place, Pyramid
 
 
@@ -27,10 +27,13 @@ class ConditionalSelfAttention(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B Q C"], place: Place,
                 blocked: Bool[Tensor, "B Q Q"] | None) -> Float[Tensor, "B Q C"]:
+        dropout = self.dropout if self.training else 0.0
+        return self.output(attend(*self.compared(hidden, place), self.num_heads, blocked, dropout))
+
+    def compared(self, hidden: Float[Tensor, "B Q C"], place: Place) -> Compared:
         query = self.query_content(hidden) + self.query_position(place.position)
         key = self.key_content(hidden) + self.key_position(place.position)
-        dropout = self.dropout if self.training else 0.0
-        return self.output(attend(query, key, self.value(hidden), self.num_heads, blocked, dropout))
+        return Compared(query, key, self.value(hidden))
 
 
 class ConditionalAttention(nn.Module):
@@ -47,13 +50,16 @@ class ConditionalAttention(nn.Module):
         self.value, self.output = linear(width), linear(width)
 
     def forward(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Float[Tensor, "B Q C"]:
+        dropout = self.dropout if self.training else 0.0
+        return self.output(attend(*self.compared(hidden, place, memory), self.num_heads, memory.blocked, dropout))
+
+    def compared(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Compared:
         assert place.sine is not None, "conditional attention compares sine encodings"
         key_position = self.key_position(memory.position)
         query, key = self.contents(hidden, place, memory, key_position)
         queries = self.side_by_side(query, self.query_sine(place.sine))
         keys = self.side_by_side(key, key_position)
-        dropout = self.dropout if self.training else 0.0
-        return self.output(attend(queries, keys, self.value(memory.tokens), self.num_heads, memory.blocked, dropout))
+        return Compared(queries, keys, self.value(memory.tokens))
 
     def contents(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid,  # noqa: ARG002
                  key_position: Float[Tensor, "B N C"]) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B N C"]]:  # noqa: ARG002

@@ -1,5 +1,8 @@
 """Attention that compares every query with every key (DETR, arXiv 2005.12872, section 3.2 and appendix A.1)."""
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -20,6 +23,22 @@ def attend(query: Float[Tensor, "B Q E"], key: Float[Tensor, "B N E"], value: Fl
     return attended[..., :value.shape[-1]].transpose(1, 2).flatten(2)
 
 
+def dense_weights(query: Float[Tensor, "B Q E"], key: Float[Tensor, "B N E"], num_heads: int,
+                  blocked: Bool[Tensor, "B _ N"] | None) -> Float[Tensor, "B M Q N"]:
+    """The weights that `attend` gives to the values, which its kernels never write down."""
+    query, key = (tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tensor in (query, key))
+    logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (logits if blocked is None else logits.masked_fill(blocked[:, None], -torch.inf)).softmax(-1)
+
+
+class Compared(NamedTuple):
+    """What a dense attention compares, query with key, and what it sums."""
+
+    query: Float[Tensor, "B Q E"]
+    key: Float[Tensor, "B N E"]
+    value: Float[Tensor, "B N C"]
+
+
 class DenseAttention(nn.Module):
     """The projections of multi-head attention, packed as in `nn.MultiheadAttention`; subclasses choose what attends."""
 
@@ -33,15 +52,19 @@ class DenseAttention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def attend(self, query: Float[Tensor, "B Q C"], key: Float[Tensor, "B N C"] | None, value: Float[Tensor, "B N C"],
-               blocked: Bool[Tensor, "B _ N"] | None) -> Float[Tensor, "B Q C"]:
-        """Project and attend; without `key` the keys are projected from what the queries are, in one product."""
+    def project(self, query: Float[Tensor, "B Q C"], key: Float[Tensor, "B N C"] | None,
+                value: Float[Tensor, "B N C"]) -> Compared:
+        """Without `key` the keys are projected from what the queries are, in one product."""
         inputs, widths = ([query, value], (2, 1)) if key is None else ([query, key, value], (1, 1, 1))
         rows = [width * query.shape[-1] for width in widths]
         weights, biases = self.in_proj_weight.split(rows), self.in_proj_bias.split(rows)
         *made, value = (F.linear(*parts) for parts in zip(inputs, weights, biases, strict=True))
         query, key = made[0].chunk(2, dim=-1) if key is None else made
-        return self.out_proj(attend(query, key, value, self.num_heads, blocked, self.dropout if self.training else 0.0))
+        return Compared(query, key, value)
+
+    def attend(self, compared: Compared, blocked: Bool[Tensor, "B _ N"] | None) -> Float[Tensor, "B Q C"]:
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(*compared, self.num_heads, blocked, dropout))
 
 
 class QuerySelfAttention(DenseAttention):
@@ -49,21 +72,27 @@ class QuerySelfAttention(DenseAttention):
 
     def forward(self, hidden: Float[Tensor, "B Q C"], place: Place,
                 blocked: Bool[Tensor, "B Q Q"] | None) -> Float[Tensor, "B Q C"]:
-        query = hidden + place.position
-        return self.attend(query, None, hidden, blocked)
+        return self.attend(self.compared(hidden, place), blocked)
+
+    def compared(self, hidden: Float[Tensor, "B Q C"], place: Place) -> Compared:
+        return self.project(hidden + place.position, None, hidden)
 
 
 class TokenSelfAttention(DenseAttention):
     """The encoder's tokens attend to each other, but not to padding."""
 
     def forward(self, tokens: Float[Tensor, "B N C"], place: Place, memory: Pyramid) -> Float[Tensor, "B N C"]:
-        query = tokens + place.position
-        return self.attend(query, None, tokens, memory.blocked)
+        return self.attend(self.compared(tokens, place, memory), memory.blocked)
+
+    def compared(self, tokens: Float[Tensor, "B N C"], place: Place, memory: Pyramid) -> Compared:  # noqa: ARG002
+        return self.project(tokens + place.position, None, tokens)
 
 
 class MemoryAttention(DenseAttention):
     """The decoder's queries attend to the memory, but not to padding."""
 
     def forward(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Float[Tensor, "B Q C"]:
-        key = memory.tokens + memory.position
-        return self.attend(hidden + place.position, key, memory.tokens, memory.blocked)
+        return self.attend(self.compared(hidden, place, memory), memory.blocked)
+
+    def compared(self, hidden: Float[Tensor, "B Q C"], place: Place, memory: Pyramid) -> Compared:
+        return self.project(hidden + place.position, memory.tokens + memory.position, memory.tokens)

@@ -1,0 +1,132 @@
+"use strict";
+// The data of the page; docs/explain.md describes them.
+const data = JSON.parse(document.getElementById("explanation").textContent);
+
+const TYPES = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array };
+const unpackedArrays = new Map();
+
+/** A packed array as { values, shape }, decoded once. */
+function unpack(packed) {
+  if (!unpackedArrays.has(packed)) {
+    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+    const raw = new TYPES[packed.dtype](bytes.buffer);
+    const values = packed.scale === 1 && packed.offset === 0 ? raw
+      : Float32Array.from(raw, (value) => value * packed.scale + packed.offset);
+    unpackedArrays.set(packed, { values, shape: packed.shape });
+  }
+  return unpackedArrays.get(packed);
+}
+
+/** The values of one row of the first axis. */
+function row(packed, index) {
+  const { values, shape } = unpack(packed);
+  const size = shape.slice(1).reduce((product, extent) => product * extent, 1);
+  return values.subarray(index * size, (index + 1) * size);
+}
+
+/** What a row of a layer reads: its points, each { head, level, point, x, y, weight }; none for dense attention. */
+function pointsOf(layer, index) {
+  if (!layer.locations) return [];
+  const [, heads, levels, points] = layer.weights.shape;
+  const locations = row(layer.locations, index);
+  const weights = row(layer.weights, index);
+  return Array.from(weights, (weight, place) => ({
+    head: Math.floor(place / (levels * points)),
+    level: Math.floor(place / points) % levels,
+    point: place % points,
+    x: locations[2 * place], y: locations[2 * place + 1], weight, place,
+  })).filter(({ head }) => head < heads);
+}
+
+/** Dense attention of a row, summed over the chosen heads: { values, height, width } from 0 to 1, or null. */
+function mapOf(layer, index, chosenHeads) {
+  if (!layer.attention) return null;
+  const [, heads, height, width] = layer.attention.shape;
+  const shares = row(layer.attention, index);
+  const peaks = row(layer.peaks, index);
+  const values = new Float32Array(height * width);
+  for (let head = 0; head < heads; head += 1) {
+    if (heads > 1 && !chosenHeads.has(head)) continue;
+    for (let cell = 0; cell < values.length; cell += 1) {
+      values[cell] += shares[head * values.length + cell] * peaks[head];
+    }
+  }
+  const most = values.reduce((greatest, value) => Math.max(greatest, value), 1e-30);
+  return { values: values.map((value) => value / most), height, width };
+}
+
+/** A box cxcywh in [0, 1] as { x, y, width, height } in pixels of the shown image. */
+function rectangle([x, y, width, height]) {
+  return {
+    x: (x - width / 2) * data.image.width, y: (y - height / 2) * data.image.height,
+    width: width * data.image.width, height: height * data.image.height,
+  };
+}
+
+/** The queries nearest to a place in [0, 1]: those whose last boxes cover it first, among equals the best score. */
+function nearestQueries(x, y, count) {
+  const scores = unpack(data.allQueries.scores).values;
+  return Array.from(scores, (score, query) => {
+    const box = rectangle(row(data.allQueries.boxes, query));
+    const across = Math.max(box.x - x * data.image.width, x * data.image.width - box.x - box.width, 0);
+    const down = Math.max(box.y - y * data.image.height, y * data.image.height - box.y - box.height, 0);
+    return { query, score, label: row(data.allQueries.labels, query)[0], box, distance: Math.hypot(across, down) };
+  }).sort((one, other) => one.distance - other.distance || other.score - one.score).slice(0, count);
+}
+
+/** The kept token of a level that is nearest to a place in [0, 1]; its row, and its centre. */
+function nearestToken(x, y, level) {
+  const { validWidth, validHeight } = data.model.levels[level];
+  let best = null;
+  for (let index = 0; index < data.encoder.tokens.shape[0]; index += 1) {
+    const [itsLevel, down, across] = row(data.encoder.tokens, index);
+    if (itsLevel !== level) continue;
+    const centre = { x: (across + 0.5) / validWidth, y: (down + 0.5) / validHeight };
+    const distance = Math.hypot((centre.x - x) * data.image.width, (centre.y - y) * data.image.height);
+    if (!best || distance < best.distance) best = { index, level, row: down, column: across, ...centre, distance };
+  }
+  return best;
+}
+
+/** The kept token on the right or the left of one, or null. */
+function neighbourOf(token) {
+  for (const step of [1, -1]) {
+    const index = token.index + step;
+    if (index < 0 || index >= data.encoder.tokens.shape[0]) continue;
+    const [level, down, across] = row(data.encoder.tokens, index);
+    if (level !== token.level || down !== token.row || across !== token.column + step) continue;
+    const { validWidth, validHeight } = data.model.levels[level];
+    return { index, column: across, x: (across + 0.5) / validWidth, y: (down + 0.5) / validHeight };
+  }
+  return null;
+}
+
+/** The share of their weight that two maps of dense attention, each the mean of all heads, give to other places. */
+function differenceOfMaps(layer, one, other) {
+  const [first, second] = [one, other].map((index) =>
+    Array.from(row(layer.attention, index), (share) => share * row(layer.peaks, index)[0]));
+  return first.reduce((sum, weight, cell) => sum + Math.abs(weight - second[cell]), 0) / 2;
+}
+
+const HEAT_CELLS = 160;     // of the longer side
+
+/** The weights of points spread over the cells of their levels: { values, height, width } from 0 to 1. */
+function heatOf(points) {
+  const scale = HEAT_CELLS / Math.max(data.image.width, data.image.height);
+  const [width, height] = [data.image.width, data.image.height].map((side) => Math.max(1, Math.round(scale * side)));
+  const values = new Float32Array(width * height);
+  for (const { x, y, level, weight } of points) {
+    const spread = Math.max(1.5, 0.5 * width / data.model.levels[level].validWidth);
+    const [across, down] = [x * width - 0.5, y * height - 0.5];
+    const [left, top] = [across, down].map((place) => Math.max(0, Math.ceil(place - 3 * spread)));
+    const [right, bottom] = [Math.min(width - 1, across + 3 * spread), Math.min(height - 1, down + 3 * spread)];
+    for (let line = top; line <= bottom; line += 1) {
+      for (let column = left; column <= right; column += 1) {
+        const distance = ((line - down) ** 2 + (column - across) ** 2) / spread ** 2;
+        values[line * width + column] += weight * Math.exp(-distance / 2);
+      }
+    }
+  }
+  const most = values.reduce((greatest, value) => Math.max(greatest, value), 1e-30);
+  return { values: values.map((value) => value / most), height, width };
+}
