@@ -42,21 +42,28 @@ function showReading(layer, index, query) {
   const greatest = points.reduce((most, { weight }) => Math.max(most, weight), 1e-30);
   const chosen = points.filter(({ head, level }) => shown.heads.has(head) && shown.levels.has(level));
   if (byId("heat").checked && chosen.length) drawMap(heatOf(chosen));
-  else drawPoints(chosen.map((point) => ({ ...point, query })), greatest);
+  else {
+    if (query !== null) drawOffsets(row(layer.references, index), chosen, greatest);
+    drawPoints(chosen.map((point) => ({ ...point, query })), greatest);
+  }
   return chosen.sort((one, other) => other.weight - one.weight);
 }
 
-/** As above, for the arrow keys too, with a hint below the picture. */
+/** As above, for the arrow keys too; beside the picture, how the weight is shared among heads and levels. */
 function showMainReading(layer, index, query) {
   Object.assign(keys, { points: showReading(layer, index, query), at: -1, query });
-  say(layer.locations ? "A point" : "Dense attention", layer.locations
-    ? "Point at a disc, tap it, or go through them with the arrow keys: its numbers are shown here."
-    : "Dense attention has no points: the heat map shows the weight of each place, relative to the greatest.");
+  if (!layer.locations) {
+    say("Dense attention", "Dense attention has no sampling points: the map shows the weight of each place, relative "
+      + "to the greatest.");
+    return;
+  }
+  say("Attention weights by head and level", weightsTable(pointsOf(layer, index)),
+    "Each row sums to 100 %. Point at a disc, tap it, or go through them with the arrow keys to see its numbers.");
 }
 
 function showObject() {
-  for (const { box: [x0, y0, x1, y1] } of data.detections) {
-    drawBox({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, "#fff", 0.8, 0.5);
+  for (const { query, box: [x0, y0, x1, y1] } of data.detections) {
+    if (query !== data.queries.index[state.row]) drawBox({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, "#fff", 1, 0.7);
   }
   const layer = data.layers[state.layer];
   if (byId("heard").checked) showHeard(layer);
@@ -73,13 +80,16 @@ function showSecond(layer, index) {
   byId("second-legend").textContent = answer(layer, index);
 }
 
+/** The box after this layer, over that of the layer before, and the reference that this layer started from. */
 function drawAnswer(layer, index) {
+  const before = data.layers[data.layers.indexOf(layer) - 1];
+  if (before) drawBox(rectangle(row(before.boxes, index)), BOX_COLOUR, 1, 0.8, `${side / 90} ${side / 120}`);
   drawBox(rectangle(row(layer.boxes, index)), BOX_COLOUR, 2);
   drawReference(row(layer.references, index));
 }
 
 function answer(layer, index) {
-  return `Query ${data.queries.index[index]} after layer ${state.layer}: `
+  return `Query ${data.queries.index[index]} after layer ${state.layer + 1}: `
     + `${data.classes[row(layer.labels, index)[0]]} ${row(layer.scores, index)[0].toFixed(3)}`;
 }
 
@@ -95,8 +105,8 @@ function showToken() {
   const layer = data.encoder.layers[state.layer];
   showMainReading(layer, token.index, null);
   drawCross(token.x, token.y);
-  let text = `The token in row ${token.row}, column ${token.column} of level ${token.level}: what it reads in layer `
-    + `${state.layer}. The page keeps ${data.encoder.tokens.shape[0]} of the tokens.`;
+  let text = `The token in row ${token.row}, column ${token.column} of level ${token.level + 1}: what it reads in layer `
+    + `${state.layer + 1}. The page keeps ${data.encoder.tokens.shape[0]} of the tokens.`;
   if (byId("neighbour").checked) text += showNeighbour(layer, token);
   byId("legend").textContent = text;
 }
