@@ -29,7 +29,7 @@ function recall() {
     const value = Number(words.get(name));
     if (words.has(name) && value >= least && value <= most) state[name] = value;
   };
-  if (["object", "token", "why"].includes(words.get("mode"))) state.mode = words.get("mode");
+  if (["object", "token", "why"].includes(words.get("mode"))) chooseMode(words.get("mode"));
   number("x", 0, 1);
   number("y", 0, 1);
   number("level", 0, data.model.levels.length - 1);
@@ -37,7 +37,6 @@ function recall() {
   state.layer = Math.floor(state.layer);
   state.level = Math.floor(state.level);
   state.row = Math.max(0, data.queries.index.indexOf(Number(words.get("query") ?? data.queries.index[0])));
-  document.querySelector(`[name="mode"][value="${state.mode}"]`).checked = true;
   byId("level").value = state.level;
   for (const id of FLAGS) byId(id).checked = words.has(id);
   for (const [name, chosen] of Object.entries(shown)) {

@@ -39,8 +39,8 @@ function addObjects() {
     button.append(name, bar, number);
     button.title = `query ${query}`;
     button.addEventListener("click", () => {
-      Object.assign(state, { mode: "object", row: index });
-      document.querySelector('[name="mode"][value="object"]').checked = true;
+      state.row = index;
+      chooseMode("object");
       show();
     });
     if (found.has(query)) byId("others").before(button);

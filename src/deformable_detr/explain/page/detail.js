@@ -48,7 +48,7 @@ function weightsTable(points) {
     [...line.cells].slice(1).forEach((cell, level) => {
       cell.style.setProperty("--share", Number(cell.textContent) / 100);
       cell.style.setProperty("--level", colourOf(level));
-      cell.classList.toggle("strong", Number(cell.textContent) > 45);
+      cell.classList.toggle("strong", Number(cell.textContent) > 65);
     });
   }
   return made;
@@ -97,8 +97,8 @@ function showPoint(point, query, layer) {
       textElement("b", "", (sample * point.weight).toFixed(4)),
       textElement("small", "", "The sample (the sum of the four products) times the attention weight is what this "
         + "point adds to its head's sum.")),
-    `All points of this head sum to ${output.toFixed(4)}, before the output projection. The values are those of channel `
-    + `${channel} of the head, counted from 0: the one where this sum is largest.`,
+    `All points of this head sum to ${output.toFixed(4)}, before the output projection. The values are those of `
+    + `channel ${channel} of the head, counted from 0: the one where this sum is largest.`,
     inPython(point, query, layer));
 }
 
@@ -113,5 +113,6 @@ function showNearest(x, y) {
       (distance * data.image.originalWidth / data.image.width).toFixed(0), verdict];
   });
   say(`The queries that came nearest to ${place}`,
+    "Boxes that cover the place come first, then those less far away; among equals the better score.",
     table(["class", "query", "score", "pixels away", "what became of it"], rows));
 }

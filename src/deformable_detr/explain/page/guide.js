@@ -3,11 +3,11 @@
 function takeStep(button) {
   const words = new URLSearchParams(button.dataset.view);
   const last = (words.get("mode") === "token" ? data.encoder.layers : data.layers).length - 1;
-  Object.assign(state, { mode: words.get("mode"), layer: words.get("layer") === "last" ? last : 0 });
+  chooseMode(words.get("mode"));
+  state.layer = words.get("layer") === "last" ? last : 0;
   if (words.get("mode") === "token") [state.x, state.y] = row(data.layers[data.layers.length - 1].boxes, state.row);
   byId("heat").checked = words.has("heat");
   byId("heard").checked = words.has("heard");
-  document.querySelector(`[name="mode"][value="${state.mode}"]`).checked = true;
   show();
   if (words.has("point") && keys.points.length) choosePoint(keys.points[0], keys.query);
 }

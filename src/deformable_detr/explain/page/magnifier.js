@@ -41,6 +41,8 @@ function magnifier(point) {
       cx: x, cy: y, r: 4 + 14 * Math.sqrt(share), fill: colourOfPoint(point), stroke: "#000",
     }), element("text", { x, y: corner < 2 ? 18 : 192 }, share.toFixed(3)));
   });
-  svg.append(element("circle", { cx: place[0], cy: place[1], r: 6, fill: "#fff", stroke: "#000", "stroke-width": 2.5 }));
+  svg.append(element("circle", {
+    cx: place[0], cy: place[1], r: 6, fill: "#fff", stroke: "#000", "stroke-width": 2.5,
+  }));
   return svg;
 }

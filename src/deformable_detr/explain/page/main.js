@@ -34,6 +34,12 @@ function show() {
   remember();
 }
 
+function chooseMode(mode) {
+  state.mode = mode;
+  document.querySelector(`[name="mode"][value="${mode}"]`).checked = true;
+}
+
+/** A click on the picture: an object, a token, or a place where nothing was found. */
 function choosePlace(event) {
   const area = picture.getBoundingClientRect();
   const scale = Math.min(area.width / data.image.width, area.height / data.image.height);
@@ -43,8 +49,8 @@ function choosePlace(event) {
     / (scale * data.image.height)));
   if (state.mode === "object") {
     const found = objectAt(state.x * data.image.width, state.y * data.image.height);
-    if (found === null) return;
-    state.row = found;
+    if (found === null) chooseMode("why");
+    else state.row = found;
   }
   show();
 }

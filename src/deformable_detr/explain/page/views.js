@@ -63,7 +63,8 @@ function showMainReading(layer, index, query) {
 
 function showObject() {
   for (const { query, box: [x0, y0, x1, y1] } of data.detections) {
-    if (query !== data.queries.index[state.row]) drawBox({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, "#fff", 1, 0.7);
+    if (query === data.queries.index[state.row]) continue;
+    drawBox({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, "#fff", 1, 0.7);
   }
   const layer = data.layers[state.layer];
   if (byId("heard").checked) showHeard(layer);
@@ -105,8 +106,8 @@ function showToken() {
   const layer = data.encoder.layers[state.layer];
   showMainReading(layer, token.index, null);
   drawCross(token.x, token.y);
-  let text = `The token in row ${token.row}, column ${token.column} of level ${token.level + 1}: what it reads in layer `
-    + `${state.layer + 1}. The page keeps ${data.encoder.tokens.shape[0]} of the tokens.`;
+  let text = `The token in row ${token.row}, column ${token.column} of level ${token.level + 1}: what it reads in `
+    + `layer ${state.layer + 1}. The page keeps ${data.encoder.tokens.shape[0]} of the tokens.`;
   if (byId("neighbour").checked) text += showNeighbour(layer, token);
   byId("legend").textContent = text;
 }
