@@ -44,13 +44,13 @@ function weightsTable(points) {
     })]));
   const grid = made.firstChild;
   grid.className = "matrix";
-  for (const line of [...grid.rows].slice(1)) {
+  [...grid.rows].slice(1).forEach((line, head) => {
     [...line.cells].slice(1).forEach((cell, level) => {
       cell.style.setProperty("--share", Number(cell.textContent) / 100);
-      cell.style.setProperty("--level", colourOf(level));
+      cell.style.setProperty("--level", colourOfPoint({ head, level }));
       cell.classList.toggle("strong", Number(cell.textContent) > 65);
     });
-  }
+  });
   return made;
 }
 
@@ -100,6 +100,18 @@ function showPoint(point, query, layer) {
     `All points of this head sum to ${output.toFixed(4)}, before the output projection. The values are those of `
     + `channel ${channel} of the head, counted from 0: the one where this sum is largest.`,
     inPython(point, query, layer));
+}
+
+/** The queries that one listens to, in numbers. */
+function showHeardTable(queries, weights) {
+  const rows = Array.from(queries, (query, rank) => [
+    data.classes[row(data.allQueries.labels, query)[0]],
+    query === data.queries.index[state.row] ? `${query} (itself)` : String(query),
+    row(data.allQueries.scores, query)[0].toFixed(3),
+    `${(100 * weights[rank]).toFixed(1)} %`]);
+  say("The queries that it listens to most", table(["class", "query", "score", "weight"], rows.slice(0, 8)),
+    `Mean over the heads; the weights of all ${data.model.numQueries} queries sum to 100 %. Class, score and box are `
+    + "those of the last layer.");
 }
 
 function showNearest(x, y) {

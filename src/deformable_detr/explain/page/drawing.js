@@ -2,6 +2,7 @@
 // Okabe and Ito's colours, which most colour-blind readers can tell apart; finest level first.
 const COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#ffffff"];
 const BOX_COLOUR = "#d55e00";
+const OTHER_COLOUR = "#f0e442";      // of other queries and tokens
 const picture = document.getElementById("picture");
 const side = Math.max(data.image.width, data.image.height);
 

@@ -1,6 +1,8 @@
 // What the reader does, and how it changes the state.
 const KEYS = {
-  object: "White: reference, and the other answers. Orange: the box after this layer; dashed: one layer earlier.",
+  object: "White: reference, and the other answers. Orange: the box after this layer; dashed: one layer earlier. "
+    + "Lines: offsets from the reference.",
+  heard: "Yellow: the queries that it listens to; the thicker the line, the more. Orange: its box after this layer.",
   token: "White cross: the token. Tap anywhere on the picture to choose another one.",
   why: "White cross: the place. Yellow: the boxes that came nearest to it.",
 };
@@ -23,7 +25,7 @@ function show() {
     byId(id).hidden = state.mode === "why" || data.model.attention === "dense";
   }
   byId("options-title").parentElement.hidden = state.mode === "why";
-  byId("key-line").textContent = KEYS[state.mode];
+  byId("key-line").textContent = KEYS[state.mode === "object" && byId("heard").checked ? "heard" : state.mode];
   byId("heard-choice").hidden = byId("second-choice").hidden = state.mode !== "object";
   byId("heads").hidden = state.mode === "token" && data.model.attention === "dense";    // whose mean is kept
   byId("second").hidden = state.mode !== "object" || !byId("compared").value;

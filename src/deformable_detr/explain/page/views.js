@@ -68,7 +68,7 @@ function showObject() {
   }
   const layer = data.layers[state.layer];
   if (byId("heard").checked) showHeard(layer);
-  showMainReading(layer, state.row, data.queries.index[state.row]);
+  else showMainReading(layer, state.row, data.queries.index[state.row]);
   drawAnswer(layer, state.row);
   byId("legend").textContent = answer(layer, state.row);
   const second = byId("compared").value;
@@ -94,11 +94,25 @@ function answer(layer, index) {
     + `${data.classes[row(layer.labels, index)[0]]} ${row(layer.scores, index)[0].toFixed(3)}`;
 }
 
-/** The queries that the chosen one listens to, as boxes: the more opaque, the more it listens. */
+/** The queries that the chosen one listens to, joined to it: the more solid, the more it listens. */
 function showHeard(layer) {
   const [queries, weights] = [row(layer.selfAttention.queries, state.row), row(layer.selfAttention.weights, state.row)];
-  queries.forEach((query, rank) => drawBox(rectangle(row(data.allQueries.boxes, query)), "#f0e442", 1.2,
-    weights[rank] / weights[0]));
+  const own = row(layer.boxes, state.row);
+  // It may listen to itself most; the others are drawn relative to the most heard of them.
+  const others = weights.filter((_, rank) => queries[rank] !== data.queries.index[state.row]);
+  const most = others.reduce((greatest, weight) => Math.max(greatest, weight), 1e-30);
+  // The one that is heard most lies on top.
+  for (let rank = queries.length - 1; rank >= 0; rank -= 1) {
+    const box = row(data.allQueries.boxes, queries[rank]);
+    const share = Math.min(1, weights[rank] / most);
+    layerOfDrawing.append(element("line", {
+      x1: own[0] * data.image.width, y1: own[1] * data.image.height, x2: box[0] * data.image.width,
+      y2: box[1] * data.image.height, stroke: OTHER_COLOUR, "stroke-width": side / 120 * share,
+      "stroke-opacity": 0.2 + 0.7 * share, "pointer-events": "none",
+    }));
+    drawBox(rectangle(box), OTHER_COLOUR, 1.2, 0.3 + 0.7 * share);
+  }
+  showHeardTable(queries, weights);
 }
 
 function showToken() {
@@ -116,7 +130,7 @@ function showToken() {
 function showNeighbour(layer, token) {
   const neighbour = neighbourOf(token);
   if (!neighbour) return " Its neighbour is not kept.";
-  drawCross(neighbour.x, neighbour.y, "#f0e442");
+  drawCross(neighbour.x, neighbour.y, OTHER_COLOUR);
   const [own, its] = [pointsOf(layer, token.index), pointsOf(layer, neighbour.index)];
   if (!own.length) return ` Its neighbour in column ${neighbour.column} gives `
     + `${(100 * differenceOfMaps(layer, token.index, neighbour.index)).toFixed(0)} % of its weight to other places.`;
@@ -130,7 +144,7 @@ function showNeighbour(layer, token) {
 }
 
 function showPlace() {
-  for (const { box } of nearestQueries(state.x, state.y, 5)) drawBox(box, "#f0e442", 1.2);
+  for (const { box } of nearestQueries(state.x, state.y, 5)) drawBox(box, OTHER_COLOUR, 1.2);
   drawCross(state.x, state.y);
   byId("legend").textContent = "The boxes that came nearest.";
   showNearest(state.x, state.y);
