@@ -8,13 +8,25 @@ const unpackedArrays = new Map();
 /** A packed array as { values, shape }, decoded once. */
 function unpack(packed) {
   if (!unpackedArrays.has(packed)) {
-    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+    const letters = atob(packed.data);
+    const bytes = new Uint8Array(letters.length);
+    for (let place = 0; place < letters.length; place += 1) bytes[place] = letters.charCodeAt(place);
     const raw = new TYPES[packed.dtype](bytes.buffer);
-    const values = packed.scale === 1 && packed.offset === 0 ? raw
-      : Float32Array.from(raw, (value) => value * packed.scale + packed.offset);
+    let values = raw;
+    if (packed.scale !== 1 || packed.offset !== 0) {
+      values = new Float32Array(raw.length);
+      for (let place = 0; place < raw.length; place += 1) values[place] = raw[place] * packed.scale + packed.offset;
+    }
     unpackedArrays.set(packed, { values, shape: packed.shape });
   }
   return unpackedArrays.get(packed);
+}
+
+/** Decode all layers ahead, so that the slider does not wait for it. */
+function unpackLayers(layers) {
+  for (const layer of layers) {
+    for (const part of Object.values(layer)) if (part?.data) unpack(part);
+  }
 }
 
 /** The values of one row of the first axis. */

@@ -82,7 +82,7 @@ function drawPoints(points, greatest) {
     disc.drawn = point;
     now.set(point.place, place);
     layerOfDrawing.append(disc);
-    glide(disc, before.get(point.place), place);
+    if (share > 0.1) glide(disc, before.get(point.place), place);     // the eye follows few, and moving many is slow
   }
   drawnPlaces.set(layerOfDrawing, now);
 }

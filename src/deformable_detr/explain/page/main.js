@@ -37,6 +37,7 @@ function show() {
 }
 
 function chooseMode(mode) {
+  if (mode === "token") unpackLayers(data.encoder.layers);
   state.mode = mode;
   document.querySelector(`[name="mode"][value="${mode}"]`).checked = true;
 }
@@ -108,6 +109,7 @@ function start() {
   byId("levels").hidden = attention === "dense";
   addObjects();
   startPicture();
+  unpackLayers(data.layers);
   startGuide();
   recall();
   byId("layer").addEventListener("input", (event) => {
@@ -119,7 +121,7 @@ function start() {
   for (const id of [...FLAGS, "compared"]) byId(id).addEventListener("change", show);
   byId("play").addEventListener("click", play);
   document.querySelectorAll('[name="mode"]').forEach((choice) =>
-    choice.addEventListener("change", () => { state.mode = choice.value; show(); }));
+    choice.addEventListener("change", () => { chooseMode(choice.value); show(); }));
   for (const svg of [picture, byId("second-picture")]) {
     for (const event of ["pointerover", "click"]) svg.addEventListener(event, chooseDisc);
   }
