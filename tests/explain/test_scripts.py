@@ -12,6 +12,8 @@ from deformable_detr import Detector
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
 CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync"]     # no service of the browser's own may ask the network
 PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
 SCRIPTS = sorted((Path(deformable_detr.__file__).parent / "explain" / "page").glob("*.js"))
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromiu
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
         browser.close()
 
