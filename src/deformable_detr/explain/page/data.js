@@ -8,13 +8,25 @@ const unpackedArrays = new Map();
 /** A packed array as { values, shape }, decoded once. */
 function unpack(packed) {
   if (!unpackedArrays.has(packed)) {
-    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+    const letters = atob(packed.data);
+    const bytes = new Uint8Array(letters.length);
+    for (let place = 0; place < letters.length; place += 1) bytes[place] = letters.charCodeAt(place);
     const raw = new TYPES[packed.dtype](bytes.buffer);
-    const values = packed.scale === 1 && packed.offset === 0 ? raw
-      : Float32Array.from(raw, (value) => value * packed.scale + packed.offset);
+    let values = raw;
+    if (packed.scale !== 1 || packed.offset !== 0) {
+      values = new Float32Array(raw.length);
+      for (let place = 0; place < raw.length; place += 1) values[place] = raw[place] * packed.scale + packed.offset;
+    }
     unpackedArrays.set(packed, { values, shape: packed.shape });
   }
   return unpackedArrays.get(packed);
+}
+
+/** Decode all layers ahead, so that the slider does not wait for it. */
+function unpackLayers(layers) {
+  for (const layer of layers) {
+    for (const part of Object.values(layer)) if (part?.data) unpack(part);
+  }
 }
 
 /** The values of one row of the first axis. */
@@ -106,27 +118,4 @@ function differenceOfMaps(layer, one, other) {
   const [first, second] = [one, other].map((index) =>
     Array.from(row(layer.attention, index), (share) => share * row(layer.peaks, index)[0]));
   return first.reduce((sum, weight, cell) => sum + Math.abs(weight - second[cell]), 0) / 2;
-}
-
-const HEAT_CELLS = 160;     // of the longer side
-
-/** The weights of points spread over the cells of their levels: { values, height, width } from 0 to 1. */
-function heatOf(points) {
-  const scale = HEAT_CELLS / Math.max(data.image.width, data.image.height);
-  const [width, height] = [data.image.width, data.image.height].map((side) => Math.max(1, Math.round(scale * side)));
-  const values = new Float32Array(width * height);
-  for (const { x, y, level, weight } of points) {
-    const spread = Math.max(1.5, 0.5 * width / data.model.levels[level].validWidth);
-    const [across, down] = [x * width - 0.5, y * height - 0.5];
-    const [left, top] = [across, down].map((place) => Math.max(0, Math.ceil(place - 3 * spread)));
-    const [right, bottom] = [Math.min(width - 1, across + 3 * spread), Math.min(height - 1, down + 3 * spread)];
-    for (let line = top; line <= bottom; line += 1) {
-      for (let column = left; column <= right; column += 1) {
-        const distance = ((line - down) ** 2 + (column - across) ** 2) / spread ** 2;
-        values[line * width + column] += weight * Math.exp(-distance / 2);
-      }
-    }
-  }
-  const most = values.reduce((greatest, value) => Math.max(greatest, value), 1e-30);
-  return { values: values.map((value) => value / most), height, width };
 }
