@@ -20,10 +20,9 @@ REASONS: dict[str, dict[str, str]] = {
     "ImageBatch": {
         "images": "images of different sizes in one tensor, padded on the right and at the bottom",
         "padding": "True where padded: no token there may be attended to or sampled"},
-    "Backbone": {"C#": "features of the backbone at stride 2 to the power of the number (section 4.1; appendix A.2)"},
+    "Backbone": {"C#": "features of the backbone: C3 has stride 8, C4 16, C5 32, or 16 if dilated (appendix A.2)"},
     "PyramidBuilder": {
-        "level #": "projected to C channels, so that one attention can sample all levels; the level after C5 is "
-                   "a convolution of stride 2 of C5 itself (appendix A.2, figure 4)",
+        "level #": "with C channels like all levels, so that one attention can sample them (appendix A.2, figure 4)",
         "tokens": "all levels in one sequence, the finest first (section 4.1)",
         "position": "a sine encoding of the place, and a learned vector that says which level a token is of "
                     "(section 4.1)",
@@ -51,11 +50,12 @@ REASONS: dict[str, dict[str, str]] = {
                  "equation 3)",
         "sampling offsets": "where each query samples, from its reference: a linear layer of the query (section 4.1, "
                             "equation 3)",
-        "attention weights": "how much each sample counts: a softmax over the levels and points of a head (section 4.1, "
-                             "equation 3)",
+        "attention weights": "how much each sample counts: a softmax over the levels and points of a head "
+                             "(section 4.1, equation 3)",
         "output": "the heads' sums mixed by W, the output projection (section 4.1, equation 3)"},
-    "fused_ms_deform_attn": {"samples": "bilinear samples at M x L x P places of each query, weighted and summed: the op "
-                                        "(section 4.1, equation 3)"},
+    "fused_ms_deform_attn": {
+        "samples": "the op: bilinear samples at M x L x P places of each query, weighted and summed (section 4.1, "
+                   "equation 3)"},
     "TokenSelfAttention": {"output": DENSE},
     "MemoryAttention": {"output": "every query attends to the whole memory: a weight for each token and head (DETR, "
                                   "section 3.2)"},
@@ -80,7 +80,8 @@ REASONS: dict[str, dict[str, str]] = {
         "query contents": "learned: what each query looks for at first",
         "reference": "the learned boxes, by a sigmoid in [0, 1] (DAB-DETR, section 4.2)"},
     "ProposalQueries": {
-        "proposal logits": "a score for every token: is there an object? (section 4.2; DINO, section 3.4: of which class?)",
+        "proposal logits": "a score for every token: is there an object? (section 4.2; of which class, for DINO, "
+                           "section 3.4)",
         "proposal boxes": "a box for every token, moved from one of the level's size; 1 where none is possible "
                           "(section 4.2, appendix A.4)",
         "query embedding.content": "a learned content for each rank (DINO, section 3.4)",
@@ -95,8 +96,8 @@ REASONS: dict[str, dict[str, str]] = {
     "DecoderLayer": {
         "reference": "around which the layer samples, scaled to the padded map of each level (section 4.1; after the "
                      "first layer the refined box, section 4.2)",
-        "self-attention": "the queries attend to each other, so that they do not all find the same object (section 4.1; "
-                          "DETR, section 3.2)",
+        "self-attention": "the queries attend to each other, so that they do not all find the same object "
+                          "(section 4.1; DETR, section 3.2)",
         "hidden": "what the query knows after this layer (section 4.1)"},
     "Head": {
         "logits": "a linear layer: the score of each class before the sigmoid, or of DETR's softmax (section 4.1)",

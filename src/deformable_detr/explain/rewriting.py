@@ -115,11 +115,11 @@ class _Marker(ast.NodeTransformer):
         found = self.visit(statement)
         return found if isinstance(found, list) else [found]
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """Functions inside a function have values of their own."""
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> list[ast.stmt]:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> list[ast.stmt]:
         first = len(self.sites)
         for target in node.targets:
             parts = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -129,13 +129,13 @@ class _Marker(ast.NodeTransformer):
                                                       None if parts == [target] else index)
         return [node, *self._stops(first)]
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> list[ast.stmt]:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> list[ast.stmt]:
         first = len(self.sites)
         if isinstance(node.target, ast.Name) and node.value:
             node.value = self._assigned_value(node.value, node.target.id, node.lineno)
         return [node, *self._stops(first)]
 
-    def visit_Return(self, node: ast.Return) -> list[ast.stmt]:  # noqa: N802
+    def visit_Return(self, node: ast.Return) -> list[ast.stmt]:
         first, value = len(self.sites), node.value
         if value is None:
             return [node]

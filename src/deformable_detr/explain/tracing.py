@@ -23,7 +23,7 @@ from deformable_detr.model.feedforward import FeedForward
 from deformable_detr.model.network import Network
 from deformable_detr.model.places import GivenPlace
 from deformable_detr.model.pyramid import PyramidBuilder, SingleMap
-from deformable_detr.model.queries import LearnedQueries, ProposalQueries, SlotQueries
+from deformable_detr.model.queries import Embedded, LearnedQueries, ProposalQueries, SlotQueries
 from deformable_detr.ops import fused_ms_deform_attn
 from deformable_detr.ops.reference import attention_weights
 from deformable_detr.preprocessing import Preprocessing, prepare_image
@@ -33,7 +33,6 @@ from deformable_detr.structures import (
     LevelShapes,
     Place,
     Predictions,
-    Pyramid,
     Queries,
     to_device,
 )
@@ -48,7 +47,8 @@ def nowhere(stage: Stage) -> bool:  # noqa: ARG001
 
 def trace_images(model: Network, images: Sequence[ImageSource], preprocessing: Preprocessing | None = None,
                  names: Sequence[str] | None = None, *, postprocessing: Postprocessing = PUBLISHED,
-                 every_layer: bool = False, stop: Stop = nowhere, keep: bool = False, warm: bool = False) -> list[Stage]:
+                 every_layer: bool = False, stop: Stop = nowhere, keep: bool = False,
+                 warm: bool = False) -> list[Stage]:
     """`trace` for images of any kind as one batch; without `preprocessing` they are normalised, but not resized.
 
     Detections are in pixels of the images as given. Raises ValueError for no images, ImageError for one that cannot be
@@ -151,17 +151,20 @@ def _watch_levels(record: Recorder, builder: PyramidBuilder | SingleMap, reports
     """The maps of all levels, and what `reports` ask for."""
     levels = count()
 
-    def report(level: Float[Tensor, "B C H W"]) -> None:
-        record.add(builder, f"level {next(levels)}", "B C H W", level)
+    def report(level: Float[Tensor, "B C H W"], how: str = "a 1 x 1 convolution") -> None:
+        record.add(builder, f"level {next(levels)}", "B C H W", level, how)
 
     def report_all(projected: Sequence[Tensor]) -> None:
         for level in projected:
             report(level)
 
+    def report_further(level: Float[Tensor, "B C H W"]) -> None:
+        report(level, "a 3 x 3 convolution of stride 2: of the last map itself, or of a further level")
+
     if isinstance(builder, SingleMap):
         record.watch(builder, {"level": report, **reports})
     else:
-        record.watch(builder, {"levels": report_all, "source#2": report}, "project")
+        record.watch(builder, {"levels": report_all, "source#2": report_further}, "project")
         record.watch(builder, reports)
 
 
@@ -196,14 +199,16 @@ def _watch_attention(record: Recorder, attention: nn.Module, part: str, queries:
 def _watch_sampling(record: Recorder, attention: DeformableAttention, part: str, queries: str) -> Callable[..., Tensor]:
     """The op, as it has to be called to be recorded."""
     def report_weights(logits: Float[Tensor, "B Q M LP"]) -> None:
-        record.add(attention, "attention weights", f"B {queries} M L P", attention_weights(logits, attention.num_levels),
+        weights = attention_weights(logits, attention.num_levels)
+        record.add(attention, "attention weights", f"B {queries} M L P", weights,
                    "computed here a second time: the op takes the logits, and its kernels never write the weights down",
                    part=part)
 
     record.watch(attention, {"return": lambda value: record.add(
         attention, "value", "B N M D", value, part=part)}, "values")
     record.watch(attention, {
-        "return.0": lambda offsets: record.add(attention, "sampling offsets", f"B {queries} M L P 2", offsets, part=part),
+        "return.0": lambda offsets: record.add(
+            attention, "sampling offsets", f"B {queries} M L P 2", offsets, part=part),
         "return.1": report_weights}, "sampling")
     return record.function(fused_ms_deform_attn, {"return": lambda samples: record.add(
         fused_ms_deform_attn, "samples", f"B {queries} C", samples,
@@ -216,56 +221,57 @@ def _watch_feed_forward(record: Recorder, network: FeedForward, part: str, queri
 
 
 def _watch_queries(record: Recorder, queries: nn.Module) -> None:
-    def report_position(position: Tensor | None) -> None:
-        if position is not None:
-            record.add(queries, "position", "B Q C", position)
-
-    def report_content(content: Float[Tensor, "B Q C"]) -> None:
-        record.add(queries, "content", "B Q C", content)
-
-    def report_reference(reference: Float[Tensor, "B Q R"]) -> None:
-        if reference.numel():   # DETR's queries have none
-            record.add(queries, "reference", f"B Q {reference.shape[-1]}", reference)
-
-    def report_start(position: Float[Tensor, "B Q C"]) -> None:
-        _record_embeddings(record, queries, position.shape[-1])
-        report_position(position)
-
-    def report_queries(made: Queries) -> None:
-        _record_embeddings(record, queries, made.content.shape[-1])
-        report_content(made.content)
-        report_reference(made.reference)
-
-    def report_embedded(embedded: Any) -> None:
-        _record_embeddings(record, queries, embedded.content.shape[-1])
-        report_position(embedded.position)
-        report_content(embedded.content)
-
+    reports = _QueryReports(record, queries)
     if isinstance(queries, ProposalQueries):
-        _watch_proposals(record, queries)
-        record.watch(queries, {"reference#1": report_reference, "embedded": report_embedded})
+        record.watch(queries, {
+            "logits": lambda logits: record.add(queries, "proposal logits", "B N K", logits),
+            "return.1": lambda boxes: record.add(queries, "proposal boxes", "B N 4", boxes)}, "propose")
+        record.watch(queries, {"reference#1": reports.reference, "embedded": reports.embedded})
     elif isinstance(queries, LearnedQueries):
-        record.watch(queries, {"position": report_start, "content": report_content,
-                               "return": lambda made: report_reference(made.reference)})
+        record.watch(queries, {"position": reports.position, "content": reports.content,
+                               "return": lambda made: reports.reference(made.reference)})
     elif isinstance(queries, SlotQueries):
-        record.watch(queries, {"position": report_start, "return": lambda made: report_content(made.content)})
+        record.watch(queries, {"position": reports.position, "return": lambda made: reports.content(made.content)})
     else:
-        record.watch(queries, {"return": report_queries})
+        record.watch(queries, {"return": reports.queries})
 
 
-def _record_embeddings(record: Recorder, queries: nn.Module, width: int) -> None:
-    """The tables of what queries have learned."""
-    for name, embedding in queries.named_modules():
-        if isinstance(embedding, nn.Embedding):
-            in_halves = embedding.embedding_dim == 2 * width
-            notes = ["the first half is the position, the second the content"] if in_halves else []
-            record.add(queries, f"query {name}", "Q 2C" if in_halves else "Q C", embedding.weight, *notes)
+class _QueryReports:
+    """What is recorded of queries, whatever they are made of."""
 
+    def __init__(self, record: Recorder, source: nn.Module) -> None:
+        self.record, self.source = record, source
 
-def _watch_proposals(record: Recorder, queries: ProposalQueries) -> None:
-    record.watch(queries, {
-        "logits": lambda logits: record.add(queries, "proposal logits", "B N K", logits),
-        "return.1": lambda boxes: record.add(queries, "proposal boxes", "B N 4", boxes)}, "propose")
+    def content(self, content: Float[Tensor, "B Q C"]) -> None:
+        self.record.add(self.source, "content", "B Q C", content)
+
+    def reference(self, reference: Float[Tensor, "B Q R"]) -> None:
+        if reference.numel():   # DETR's queries have none
+            self.record.add(self.source, "reference", f"B Q {reference.shape[-1]}", reference)
+
+    def position(self, position: Float[Tensor, "B Q C"]) -> None:
+        self.embeddings(position.shape[-1])
+        self.record.add(self.source, "position", "B Q C", position)
+
+    def queries(self, made: Queries) -> None:
+        self.embeddings(made.content.shape[-1])
+        self.content(made.content)
+        self.reference(made.reference)
+
+    def embedded(self, embedded: Embedded) -> None:
+        if embedded.position is None:
+            self.embeddings(embedded.content.shape[-1])
+        else:
+            self.position(embedded.position)
+        self.content(embedded.content)
+
+    def embeddings(self, width: int) -> None:
+        """The tables of what queries have learned."""
+        for name, embedding in self.source.named_modules():
+            if isinstance(embedding, nn.Embedding):
+                in_halves = embedding.embedding_dim == 2 * width
+                notes = ["the first half is the position, the second the content"] if in_halves else []
+                self.record.add(self.source, f"query {name}", "Q 2C" if in_halves else "Q C", embedding.weight, *notes)
 
 
 def _watch_decoder(record: Recorder, decoder: Decoder, every_layer: bool) -> None:

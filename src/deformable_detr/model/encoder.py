@@ -1,4 +1,4 @@
-"""Pyramid -> memory: every token attends to, or samples, the others (section 4.2)."""
+"""Pyramid -> memory: every token attends to, or samples, the others (section 4.1)."""
 
 from dataclasses import replace
 
