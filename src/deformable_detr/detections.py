@@ -1,5 +1,6 @@
 """From scores and boxes in [0, 1] to detections: the best over queries and classes, in pixels."""
 
+import html
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Detections:
     names: list[str]
     image_size: ImageSize                   # (height, width)
     queries: Int64[np.ndarray, "T"] | None = None   # the query that found each; None where this is not known
+    source: Any = None                      # the image, or its path, where a notebook can show it
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -80,6 +82,17 @@ class Detections:
         lines += [f"     ... and {len(self) - SHOWN_ROWS} more"] if len(self) > SHOWN_ROWS else []
         return "\n".join([f"Detections: {len(self)} in {width} x {height} pixels", *(lines if len(self) else [])])
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the picture, if it is at hand, above the table."""
+        from deformable_detr.drawing import data_url
+        from deformable_detr.images import ImageError
+
+        table = f"<pre>{html.escape(repr(self))}</pre>"
+        try:
+            return table if self.source is None else f'<img src="{data_url(self.draw(self.source))}" alt="">{table}'
+        except ImageError:      # the file has gone
+            return table
+
     def above(self, threshold: float) -> "Detections":
         """The detections with a score of at least `threshold`."""
         return self._only(np.flatnonzero(self.scores >= threshold))
@@ -97,7 +110,7 @@ class Detections:
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
                           [self.names[index] for index in kept], self.image_size,
-                          None if self.queries is None else self.queries[kept])
+                          None if self.queries is None else self.queries[kept], self.source)
 
     def draw(self, image: "ImageSource") -> "PIL.Image.Image":
         """The upright image with boxes, names and scores drawn on it."""

@@ -34,7 +34,7 @@ class GivenPosition(nn.Module):
 
 
 class ScaledPosition(nn.Module):
-    """The content decides in each layer how much each channel of the position counts (DAB-DETR, section 4.3)."""
+    """The content decides in each layer how much each channel of the position counts (DAB-DETR's published code)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ EPSILON = 1e-3          # of the inverse sigmoid, in this paper and those after 
 GIOU_EPSILON = 1e-6     # added to areas that are divided by
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DABDETRConfig(Config):
     """DAB-DETR's sizes (section 5)."""
 

@@ -29,7 +29,7 @@ from deformable_detr.papers.config import DeformableConfig, Preset
 from deformable_detr.structures import Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig(DeformableConfig):
     """Deformable DETR's parts and sizes; the defaults are the published multi-scale detector (section 5).
 
