@@ -1,8 +1,8 @@
 """Keep the line numbers of links true: `python docs/lines.py` writes them anew into the documents.
 
-A link such as [`Decoder.forward`](../src/deformable_detr/model/decoder.py#L1) names a definition of that file: a class, a
-function, a method or a constant. Its number is whatever line the definition is on. After code has moved, run this; a test
-(tests/test_docs.py) says so.
+A link such as [`Head.forward`](../src/deformable_detr/model/heads.py#L1) names a definition of that file: a class, a
+function, a method or a constant. Its number is whatever line the definition is on. After code has moved, run this; a
+test (tests/test_docs.py) says so.
 """
 
 import ast
