@@ -60,7 +60,7 @@ def test_line_numbers_are_written_anew(lines: ModuleType, tmp_path: Path) -> Non
     assert lines.refreshed(document) == (
         "[`Cat.purr`](code.py#L5), [`feed`](code.py#L8), [`LIMIT`](code.py#L1), [here](code.py)")
     document.write_text("[`Cat.bark`](code.py#L9)")
-    with pytest.raises(LookupError, match="page.md: code.py has no definition Cat.bark"):
+    with pytest.raises(LookupError, match=r"page\.md: code\.py has no definition Cat\.bark"):
         lines.refreshed(document)
 
 

@@ -34,6 +34,7 @@ from deformable_detr.structures import (
     Place,
     Predictions,
     Queries,
+    starts_of,
     to_device,
 )
 
@@ -128,10 +129,10 @@ def _watch_backbone(record: Recorder, backbone: Backbone) -> None:
 
 def _watch_pyramid(record: Recorder, builder: PyramidBuilder | SingleMap) -> None:
     def report_shapes(shapes: LevelShapes) -> None:
-        starts = torch.tensor([0, *(height * width for height, width in shapes[:-1])]).cumsum(0)
+        starts = starts_of(shapes)
         record.add(builder, "level shapes", "L 2", torch.tensor(shapes),
                    ", ".join(f"{height} x {width}" for height, width in shapes))
-        record.add(builder, "level starts", "L", starts, ", ".join(map(str, starts.tolist())))
+        record.add(builder, "level starts", "L", torch.tensor(starts), ", ".join(map(str, starts)))
 
     def report_ratios(ratios: Float[Tensor, "B L 2"]) -> None:
         record.add(builder, "valid ratios", "B L 2", ratios,
