@@ -3,7 +3,7 @@
 import html
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ImageSize = tuple[int, int]   # (height, width)
 
 SHOWN_ROWS = 10     # of a table
+SHOWN_SIDE = 720    # pixels of the longer side of a picture in a notebook
 NOT_FINITE = "predictions: expected finite scores and boxes, got NaN or infinity; the weights may be damaged"
 
 
@@ -89,9 +90,20 @@ class Detections:
 
         table = f"<pre>{html.escape(repr(self))}</pre>"
         try:
-            return table if self.source is None else f'<img src="{data_url(self.draw(self.source))}" alt="">{table}'
+            return table if self.source is None else f'<img src="{data_url(self._picture())}" alt="">{table}'
         except ImageError:      # the file has gone
             return table
+
+    def _picture(self) -> "PIL.Image.Image":
+        """As `draw`, at a size at which captions can be read and no pixels are wasted."""
+        import PIL.Image
+
+        from deformable_detr.images import read_image
+
+        image = PIL.Image.fromarray(read_image(self.source))
+        scale = SHOWN_SIDE / max(image.size)
+        shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        return replace(self, boxes=(self.boxes * scale).astype(np.float32)).draw(shown)
 
     def above(self, threshold: float) -> "Detections":
         """The detections with a score of at least `threshold`."""

@@ -145,10 +145,8 @@ def _readable_on(colour: Colour) -> Colour:
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
 
 
-def data_url(image: PIL.Image.Image, longest: int = 720) -> str:
-    """A small JPEG of an image, for the `src` of a page."""
-    small = image.copy()
-    small.thumbnail((longest, longest))
+def data_url(image: PIL.Image.Image) -> str:
+    """An image as a JPEG for the `src` of a page."""
     content = io.BytesIO()
-    small.convert("RGB").save(content, "JPEG", quality=85)
+    image.convert("RGB").save(content, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
