@@ -1,7 +1,9 @@
 """The documents keep up with the code: every file is on the reading list, and every link leads somewhere."""
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,8 +30,43 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert not missing
 
 
+@pytest.fixture(scope="module")
+def lines() -> ModuleType:
+    """The script that writes the line numbers."""
+    spec = importlib.util.spec_from_file_location("lines", PROJECT / "docs" / "lines.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_lead_to_the_lines_of_their_definitions(lines: ModuleType) -> None:
+    assert READING in lines.documents()
+    for document in lines.documents():
+        text = document.read_text(encoding="utf-8")
+        assert text == lines.refreshed(document), "code has moved: run python docs/lines.py"
+        numbered = re.findall(r"\.py#L\d+\)", text)
+        assert len(numbered) == len(lines.LINK.findall(text)), "a line number is linked without the definition's name"
+    found = lines.LINK.search(READING.read_text(encoding="utf-8"))
+    line = (READING.parent / found["file"]).read_text(encoding="utf-8").splitlines()[int(found["line"]) - 1]
+    assert found["name"].rpartition(".")[2] in line
+
+
+def test_line_numbers_are_written_anew(lines: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("LIMIT: int = 3\n\n\nclass Cat:\n    def purr(self): ...\n\n\ndef feed(): ...\n")
+    document = tmp_path / "page.md"
+    document.write_text("[`Cat.purr`](code.py#L9), [`feed`](code.py#L1), [`LIMIT`](code.py#L7), [here](code.py)")
+    assert lines.refreshed(document) == (
+        "[`Cat.purr`](code.py#L5), [`feed`](code.py#L8), [`LIMIT`](code.py#L1), [here](code.py)")
+    document.write_text("[`Cat.bark`](code.py#L9)")
+    with pytest.raises(LookupError, match=r"page\.md: code\.py has no definition Cat\.bark"):
+        lines.refreshed(document)
+
+
 def test_the_reading_order_names_every_file_once() -> None:
-    listed = [link for link in links_of(READING) if link.suffix == ".py" and link.is_relative_to(PACKAGE)]
+    text = READING.read_text(encoding="utf-8")
+    listed = [(READING.parent / file).resolve() for file in re.findall(r"^\d+\. \[`[^`]+`\]\(([^)#]+)\)", text, re.M)]
     assert sorted(listed) == sorted(PACKAGE.rglob("*.py"))
 
 

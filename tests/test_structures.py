@@ -1,10 +1,15 @@
 """The tensor structures, detections and preprocessing."""
 
+import base64
+import io
 import itertools
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -134,6 +139,28 @@ def test_detections_are_shown_as_a_table(detections: Detections) -> None:
     evil = Detections(many.boxes, many.scores, many.labels, ["\x1b[2J\n"] * 13, many.image_size)
     assert "\x1b" not in repr(evil)
     assert len(repr(evil).splitlines()) == 13
+
+
+def picture_of(page: str) -> PIL.Image.Image:
+    """The picture that a notebook is given."""
+    found = re.fullmatch(r'<img src="data:image/jpeg;base64,([^"]+)" alt=""><pre>[^<]*</pre>', page)
+    assert found, page[:100]
+    return PIL.Image.open(io.BytesIO(base64.b64decode(found[1])))
+
+
+def test_detections_show_their_picture_in_a_notebook(detections: Detections, tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    PIL.Image.new("RGB", (1600, 800), "grey").save(path)
+    shown = replace(detections, source=path)
+    picture = picture_of(shown._repr_html_())
+    assert picture.size == (720, 360)
+    assert np.ptp(np.asarray(picture)) > 100, "boxes are drawn"
+    assert picture_of(shown[:1]._repr_html_()).size == (720, 360), "a part has the same picture"
+    path.unlink()
+    assert shown._repr_html_() == f"<pre>{detections!r}</pre>" == detections._repr_html_()
+    hostile = replace(detections, names=["</pre><script>alert(1)</script>", "&amp;"])
+    assert "<script" not in hostile._repr_html_()
+    assert "&lt;script&gt;" in hostile._repr_html_()
 
 
 def test_structures_are_shown_by_shapes_and_ranges() -> None:

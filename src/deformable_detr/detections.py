@@ -1,8 +1,9 @@
 """From scores and boxes in [0, 1] to detections: the best over queries and classes, in pixels."""
 
+import html
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ImageSize = tuple[int, int]   # (height, width)
 
 SHOWN_ROWS = 10     # of a table
+SHOWN_SIDE = 720    # pixels of the longer side of a picture in a notebook
 NOT_FINITE = "predictions: expected finite scores and boxes, got NaN or infinity; the weights may be damaged"
 
 
@@ -48,6 +50,7 @@ class Detections:
     names: list[str]
     image_size: ImageSize                   # (height, width)
     queries: Int64[np.ndarray, "T"] | None = None   # the query that found each; None where this is not known
+    source: Any = None                      # the image, or its path, where a notebook can show it
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -80,6 +83,28 @@ class Detections:
         lines += [f"     ... and {len(self) - SHOWN_ROWS} more"] if len(self) > SHOWN_ROWS else []
         return "\n".join([f"Detections: {len(self)} in {width} x {height} pixels", *(lines if len(self) else [])])
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the picture, if it is at hand, above the table."""
+        from deformable_detr.drawing import data_url
+        from deformable_detr.images import ImageError
+
+        table = f"<pre>{html.escape(repr(self))}</pre>"
+        try:
+            return table if self.source is None else f'<img src="{data_url(self._picture())}" alt="">{table}'
+        except ImageError:      # the file has gone
+            return table
+
+    def _picture(self) -> "PIL.Image.Image":
+        """As `draw`, at a size at which captions can be read and no pixels are wasted."""
+        import PIL.Image
+
+        from deformable_detr.images import read_image
+
+        image = PIL.Image.fromarray(read_image(self.source))
+        scale = SHOWN_SIDE / max(image.size)
+        shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        return replace(self, boxes=(self.boxes * scale).astype(np.float32)).draw(shown)
+
     def above(self, threshold: float) -> "Detections":
         """The detections with a score of at least `threshold`."""
         return self._only(np.flatnonzero(self.scores >= threshold))
@@ -97,7 +122,7 @@ class Detections:
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
                           [self.names[index] for index in kept], self.image_size,
-                          None if self.queries is None else self.queries[kept])
+                          None if self.queries is None else self.queries[kept], self.source)
 
     def draw(self, image: "ImageSource") -> "PIL.Image.Image":
         """The upright image with boxes, names and scores drawn on it."""

@@ -1,5 +1,7 @@
 """Boxes with captions on an image, from plain arrays; lines and letters grow with the image."""
 
+import base64
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -141,3 +143,10 @@ def _overlaps(places: Int[np.ndarray, "places 4"],
 def _readable_on(colour: Colour) -> Colour:
     red, green, blue = colour
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
+
+
+def data_url(image: PIL.Image.Image) -> str:
+    """An image as a JPEG for the `src` of a page."""
+    content = io.BytesIO()
+    image.convert("RGB").save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

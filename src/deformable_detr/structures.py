@@ -9,6 +9,7 @@ The legend of shapes, used in every signature:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import accumulate
 from typing import Any, TypeVar, dataclass_transform
 
 import numpy as np
@@ -112,6 +113,12 @@ class Features:
     is_padded: bool = True                       # False: no image has any, which a GPU need not be asked
 
 
+def starts_of(level_shapes: LevelShapes) -> tuple[int, ...]:
+    """Index of the first token of each level."""
+    ends = accumulate(height * width for height, width in level_shapes)
+    return (0, *ends)[:-1]
+
+
 @tensor_structure
 class Pyramid:
     """All levels as one token sequence, finest level first, each level row by row; also the encoder's output."""
@@ -131,10 +138,7 @@ class Pyramid:
     @property
     def level_starts(self) -> tuple[int, ...]:
         """Index of the first token of each level."""
-        starts = [0]
-        for height, width in self.level_shapes[:-1]:
-            starts.append(starts[-1] + height * width)
-        return tuple(starts)
+        return starts_of(self.level_shapes)
 
 
 @tensor_structure

@@ -1,15 +1,26 @@
+import io
 import json
+import os
+import pdb
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import deformable_detr
 from deformable_detr import cli
 from deformable_detr.papers import ModelConfig
 from deformable_detr.weights import load
+from helpers.models import small_model
 
+PACKAGE = Path(deformable_detr.__file__).parent
 Captured = pytest.CaptureFixture[str]
 
 
@@ -108,6 +119,7 @@ def test_text_in_a_pipe_is_never_broken(folder: Path, short_presets: None, capsy
         monkeypatch.setenv("COLUMNS", columns)
         assert cli.main(call) == 0
         outputs.append(capsys.readouterr().out)
+    outputs = [re.sub(r" [0-9.]+ ms:", "", output) for output in outputs]
     assert outputs[0] == outputs[1], "the same weights each time, whatever the width"
     lines = outputs[0].splitlines()
     assert lines[:3] == ["preset two-stage, random weights, images not resized",
@@ -199,6 +211,8 @@ def test_no_image_at_all(folder: Path, weights: Path, capsys: Captured) -> None:
     ("trace a.png --resize", "--resize"),
     ("trace a.png --model demo", "--weights"),
     ("trace a.png --quiet --verbose", "--quiet and --verbose"),
+    ("trace a.png --stop-at tokens --json", "--stop-at and --json"),
+    ("trace a.png --html page.txt", "--html: expected a file whose name ends in .html, got page.txt"),
 ])
 def test_wrong_calls(folder: Path, call: str, message: str, capsys: Captured) -> None:
     assert cli.main(call.split()) == 2
@@ -207,3 +221,124 @@ def test_wrong_calls(folder: Path, call: str, message: str, capsys: Captured) ->
     assert output.err.count("\n") == 1
     assert output.err.startswith("ddetr: ")
     assert message in output.err
+
+
+ANY_PAPER = ("multi-scale", "two-stage", "detr", "dab-detr", "dab-deformable-detr", "dino-4scale")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What is typed into the standard debugger, which pytest would otherwise replace by its own."""
+    def type_in(lines: str) -> None:
+        def stop() -> None:
+            debugger = pdb.Pdb(stdin=io.StringIO(lines), stdout=sys.stdout, nosigint=True, readrc=False)
+            debugger.set_trace(sys._getframe(1))
+
+        monkeypatch.setattr("sys.breakpointhook", stop)
+    return type_in
+
+
+def stops_of(output: str) -> list[tuple[str, int]]:
+    """The file and line of each stop of the standard debugger."""
+    found = re.findall(r"^(?:\(Pdb\) )*> (.+?)\((\d+)\)", output, re.M)
+    return [(Path(file).relative_to(PACKAGE).as_posix(), int(line)) for file, line in found]
+
+
+def test_a_debugger_opens_in_the_line_of_a_stage(folder: Path, weights: Path, capsys: Captured,
+                                                 script: Callable[[str], None]) -> None:
+    call = ["trace", "a.png", "--weights", str(weights)]
+    assert cli.main([*call, "--json"]) == 0
+    stages = {(stage["part"], stage["name"]): stage for stage in json.loads(capsys.readouterr().out)["stages"]}
+    for wanted, key in [("sampling offsets", ("encoder layer 0", "sampling offsets")),
+                        ("decoder layer 1 boxes", ("decoder layer 1", "boxes")),
+                        ("Pyramid: valid_ratios", ("", "valid ratios")),
+                        ("preprocessing image 0", ("", "image 0")),
+                        ("samples", ("encoder layer 0", "samples")),
+                        ("image 0 scores", ("", "image 0 scores"))]:
+        script("p tuple(tensor.shape)\ncontinue\n")
+        assert cli.main([*call, "--stop-at", wanted]) == 0
+        output = capsys.readouterr()
+        stage = stages[key]
+        assert stops_of(output.out) == [(stage["file"], stage["line"])], wanted
+        assert str(tuple(stage["shape"])) in output.out
+        assert output.err.startswith(f"{stage['file']}:{stage['line']}")
+        assert "image 0: a.png" in output.out, "the trace goes on after the debugger"
+
+
+def test_a_debugger_goes_on_from_the_line(folder: Path, weights: Path, capsys: Captured,
+                                          script: Callable[[str], None]) -> None:
+    """After the stop the function is the one in the file: its variables, its next lines."""
+    script("next\np hidden.data_ptr() == tensor.data_ptr()\nquit\n")
+    call = ["trace", "a.png", "--weights", str(weights), "--stop-at", "encoder layer 0 hidden"]
+    assert cli.main(call) == 0
+    output = capsys.readouterr()
+    (file, line), (after, next_line) = stops_of(output.out)
+    assert (file, after, next_line) == ("model/feedforward.py", file, line + 1)
+    assert "True" in output.out
+    assert "sampling offsets" not in output.out, "whoever quits the debugger has seen enough"
+
+
+def test_the_debugger_of_a_plain_call(folder: Path, weights: Path) -> None:
+    """As from a shell: nothing of this process is in between."""
+    call = [sys.executable, "-m", "deformable_detr", "trace", "a.png", "--weights", str(weights), "--stop-at", "memory"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"}
+    ended = subprocess.run(call, input="p tensor.shape\nquit\n", env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert stops_of(ended.stdout) == [("model/encoder.py", line_of("model/encoder.py", "return pyramid"))]
+    assert "torch.Size([1, " in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_debugger_that_the_environment_names(folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONBREAKPOINT", "scripted_debugger.stop")
+    monkeypatch.setattr("sys.breakpointhook", sys.__breakpointhook__)
+    seen = []
+
+    def stop() -> None:
+        frame = sys._getframe(1)
+        seen.append((Path(frame.f_code.co_filename).name, frame.f_lineno, frame.f_locals["tensor"].shape[-1],
+                     type(frame.f_locals["self"]).__name__))
+
+    monkeypatch.setitem(sys.modules, "scripted_debugger", SimpleNamespace(stop=stop))
+    assert cli.main(["trace", "a.png", "--weights", str(weights), "--stop-at", "decoder layer 1 logits"]) == 0
+    line = line_of("model/heads.py", "return self.classify(hidden), self.moved(hidden, reference)")
+    assert seen == [("heads.py", line, 3, "Head")]
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
+    assert cli.main(["trace", "a.png", "--weights", str(weights), "--stop-at", "decoder layer 1 logits"]) == 0
+    assert len(seen) == 1
+
+
+def line_of(file: str, text: str) -> int:
+    return next(number for number, line in enumerate((PACKAGE / file).read_text().splitlines(), start=1)
+                if line.strip() == text)
+
+
+def test_a_stage_that_does_not_exist(folder: Path, weights: Path, capsys: Captured) -> None:
+    call = ["trace", "a.png", "--weights", str(weights), "--stop-at", "sampling ofsets"]
+    assert cli.main(call) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == ("ddetr: --stop-at: expected one of the stages that ddetr trace prints, "
+                          "got 'sampling ofsets'; did you mean 'sampling offsets'?\n")
+
+
+def test_the_page(folder: Path, weights: Path, capsys: Captured) -> None:
+    hostile = "<img src=x onerror=alert(1)>\"'&amp;.png"
+    save_noise(hostile, 30, 20)
+    assert cli.main(["trace", hostile, "--weights", str(weights), "--html", "pages/trace.html", "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    page = Path("pages/trace.html").read_text()
+    assert "<img" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert page.count('<details class="stage">') == len(stages)
+    for stage in stages:
+        assert f"{stage['file']}:{stage['line']}" in page
+    assert "script" not in page
+    assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
+
+
+@pytest.mark.parametrize("preset", ANY_PAPER)
+def test_every_paper(folder: Path, monkeypatch: pytest.MonkeyPatch, preset: str, capsys: Captured) -> None:
+    monkeypatch.setattr("deformable_detr.cli.trace._random_model", small_model)
+    assert cli.main(["trace", "a.png", "b.png", "--preset", preset, "--html", "page.html"]) == 0
+    assert capsys.readouterr().out.count(" ms: ") > 20

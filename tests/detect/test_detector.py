@@ -246,3 +246,14 @@ def test_the_packaged_file_names_no_path_of_the_machine_that_made_it() -> None:
     header = (ASSETS / "demo.safetensors").read_bytes()[:10_000]
     assert b'"/' not in header
     assert b" /" not in header
+
+
+def test_a_picture_for_notebooks_is_kept_where_it_costs_nothing(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(IMAGE).save(path)
+    assert detector(path).source == path
+    assert detector(IMAGE).source is IMAGE
+    assert [found.source for found in detector([path, IMAGE, str(path)])] == [path, None, str(path)]
+    with path.open("rb") as file:
+        assert detector(file).source is None, "it has been read"
+    assert "<img" in detector(path, threshold=0)._repr_html_()

@@ -1,3 +1,7 @@
+import re
+import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +10,8 @@ import torch
 
 import deformable_detr
 from deformable_detr.explain import Stage, trace, trace_images
+from deformable_detr.explain.rewriting import rewritten, site_of
+from deformable_detr.ops import use_backend
 from deformable_detr.papers import DeformableDETR, ModelConfig
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.structures import ImageBatch
@@ -173,3 +179,131 @@ def test_every_paper(preset: str, batch: ImageBatch) -> None:
     assert made == ([] if preset == "detr" else ["decoder layer 0", "decoder layer 1"])
     assert (("model/places.py", "decoder layer 1", "sine") in found) == (preset == "dab-detr")
     assert found["model/decoder.py", "", "boxes"] == (2, 2, 11, 4)
+
+
+# A piece of the line that makes each stage, of any paper: a number that is off by one is another statement.
+STATEMENTS = {
+    "images/reading.py": {"image": "return"},
+    "preprocessing.py": {"image": "return normalised("},
+    "structures.py": {"images": "return cls(", "padding": "return cls("},
+    "model/backbone.py": {"C": "maps = self.net("},
+    "model/pyramid.py": {
+        "level": ("levels = [layer(values)", "source = layer(source)", "level = self.projection("),
+        "tokens": "tokens=flatten(", "position": "position=flatten(", "padding": "padding=",
+        "level shapes": "level_shapes=", "level starts": "level_shapes=", "valid ratios": "valid_ratios="},
+    "model/encoder.py": {
+        "reference points": "reference = token_reference(pyramid)", "layer tokens": "tokens=layer(pyramid, place)",
+        "memory": "return pyramid", "position": "return memory.position * self.scale"},
+    "model/attention.py": {
+        "value": "return value.unflatten", "sampling offsets": "self.sampling_offsets(query)",
+        "attention weights": "self.attention_weights(query)", "output": "return self.output_projection(sampled)"},
+    "ops/__init__.py": {"samples": ("return output", "return reference_ms_deform_attn(")},
+    "model/dense_attention.py": {"output": "return self.attend("},
+    "model/conditional_attention.py": {"output": "return self.output(attend("},
+    "model/feedforward.py": {"hidden": "hidden = "},
+    "model/queries.py": {
+        "query": ("position, content = ", "embedded: Embedded = ", "position = ", "return Queries("),
+        "proposal logits": "logits = self.head.classify(hidden)", "proposal boxes": "self.head.move(hidden, start)",
+        "position": ("position, content = ", "position = ", "embedded: Embedded = "),
+        "content": ("position, content = ", "embedded: Embedded = ", "return Queries("),
+        "reference": ("reference = proposals.boxes.gather(", "return Queries(")},
+    "model/places.py": {"position": "return ", "sine": "return "},
+    "model/decoder.py": {
+        "reference": "place = self.places(", "self-attention": "attended = self.self_attention(",
+        "hidden": "return self.feed_forward(hidden)", "logits": "return self.split_extra(",
+        "boxes": "return self.split_extra("},
+    "model/heads.py": {"logits": "self.classify(hidden)", "boxes": "self.moved(hidden, reference)"},
+    "detections.py": {"image boxes": "return found if", "image scores": "return found if"},
+}
+ALL = [*ModelConfig.presets, "detr", "dab-detr", "dab-deformable-detr", "dino-4scale", "dino-5scale"]
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("preset", ALL)
+def test_line_numbers_are_true(preset: str, backend: str) -> None:
+    image = np.zeros((70, 90, 3), np.uint8)
+    with use_backend(backend):
+        stages = trace_images(small_model(preset), [image], every_layer=True)
+    for stage in stages:
+        words = [word for word in re.sub(r"\d+", "", stage.name).split() if word]
+        name = "query" if words[0] == "query" else " ".join(words)
+        expected = STATEMENTS[stage.file][name]
+        line = stage.path.read_text().splitlines()[stage.line - 1]
+        assert any(text in line for text in ([expected] if isinstance(expected, str) else expected)), (stage, line)
+
+
+@pytest.mark.parametrize("preset", ALL)
+def test_every_stage_has_a_time_and_a_reason(preset: str, batch: ImageBatch) -> None:
+    stages = trace(small_model(preset), batch, every_layer=True, warm=True)
+    assert all(stage.reason and stage.reason[-1] != "." for stage in stages)
+    timed = [stage for stage in stages if stage.milliseconds is not None]
+    assert all(stage.milliseconds >= 0 for stage in timed)
+    others = [(before, stage) for before, stage in pairwise(stages) if stage.milliseconds is None]
+    assert all((before.file, before.line) == (stage.file, stage.line) for before, stage in others)
+
+
+def test_times_add_up() -> None:
+    """What a stage costs is counted once, and what recording it costs is not."""
+    model = small_model("two-stage")
+    model.encoder.layers[0].attention.output_projection.register_forward_hook(lambda *_: time.sleep(0.2))
+    image = np.zeros((70, 90, 3), np.uint8)
+    start = time.perf_counter()
+    stages = trace_images(model, [image])
+    elapsed = 1000 * (time.perf_counter() - start)
+    times = {(stage.part, stage.name): stage.milliseconds or 0 for stage in stages}
+    assert times["encoder layer 0", "output"] >= 200
+    assert 200 <= sum(times.values()) <= elapsed
+
+
+def test_recording_changes_no_bit(batch: ImageBatch) -> None:
+    """Stages are the tensors that the model computes, whoever looks on."""
+    for preset in ALL:
+        model = small_model(preset)
+        with torch.inference_mode():
+            expected = model(batch)
+        stages = {(stage.file, stage.part, stage.name): stage for stage in trace(model, batch, keep=True)}
+        boxes = stages["model/decoder.py", "", "boxes"].values
+        assert boxes is not None
+        assert torch.equal(boxes, expected.boxes)
+        assert "tensor(" not in repr(stages["model/decoder.py", "", "boxes"])
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_stop_is_in_the_frame_of_the_model(batch: ImageBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every stage of every paper: the file, the line and the tensor that the trace says."""
+    seen: list[tuple[str, int, tuple[int, ...]]] = []
+
+    def stop() -> None:
+        frame = sys._getframe(1)
+        seen.append((Path(frame.f_code.co_filename).relative_to(PACKAGE).as_posix(), frame.f_lineno,
+                     tuple(frame.f_locals["tensor"].shape)))
+
+    monkeypatch.setattr("sys.breakpointhook", stop)
+    for preset in ALL:
+        seen.clear()
+        stages = trace(small_model(preset), batch, stop=lambda stage: stage.source != "ImageBatch")
+        expected = [(stage.file, stage.line, stage.shape) for stage in stages if stage.source != "ImageBatch"]
+        assert sorted(seen) == sorted(expected)
+
+
+def twice(value: int, *, more: int = 1) -> tuple[int, int]:
+    total = value + more
+    total = total * 2
+    pair = (total, -total)
+    low, high = sorted(pair)
+    if low == high:
+        return 0, 0
+    return low, high
+
+
+def test_values_by_name() -> None:
+    seen = []
+    copy = rewritten(twice, ["total#2", "high", "return.0", "return"], lambda site, value: seen.append((site, value)),
+                     lambda site: ())
+    assert copy(3, more=2) == twice(3, more=2) == (-10, 10)
+    start = twice.__code__.co_firstlineno
+    assert [(site.value, site.line - start, value) for site, value in seen] == [
+        ("total#2", 2, 10), ("high", 4, 10), ("return.0", 7, -10), ("return", 7, (-10, 10))]
+    assert site_of(twice, "return").line == start + 6
+    with pytest.raises(AssertionError, match="no value width in twice"):
+        rewritten(twice, ["width"], lambda site, value: None, lambda site: ())

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from deformable_detr import ModelConfig
+from deformable_detr.papers import Config
 
 
 def test_presets_are_the_published_five() -> None:
@@ -43,3 +44,13 @@ def test_a_config_survives_a_file(config: ModelConfig) -> None:
     assert ModelConfig.from_dict({**values, "paper": "deformable-detr"}) == config
     with pytest.raises(ValueError, match=r"paper: expected one of .*deformable-detr, .*, got 'yolo'"):
         ModelConfig.from_dict({**values, "paper": "yolo"})
+
+
+def test_a_config_is_shown_as_the_call_that_makes_it() -> None:
+    assert repr(ModelConfig()) == "ModelConfig.preset('multi-scale')"
+    assert repr(ModelConfig.preset("two-stage", num_classes=7)) == "ModelConfig.preset('two-stage', num_classes=7)"
+    for config_class in Config.papers.values():
+        for preset in config_class.presets:
+            config = config_class.preset(preset, width=64, num_queries=17)
+            assert repr(config) == f"{config_class.__name__}.preset({preset!r}, width=64, num_queries=17)"
+            assert eval(repr(config), {config_class.__name__: config_class}) == config

@@ -1,6 +1,8 @@
-"""`ddetr trace`: every stage from image to box, its tensor and its shape."""
+"""`ddetr trace`: every stage from image to box, its tensor, and the statement that made it."""
 
 import json
+import sys
+from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +11,7 @@ from deformable_detr.cli.app import (
     USUAL,
     JsonFlag,
     MessageFlags,
+    OptionalPath,
     WrongCallError,
     app,
     find_weights_file,
@@ -21,20 +24,23 @@ from deformable_detr.papers.config import Preset
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from deformable_detr.explain import Stage
     from deformable_detr.model.network import Network
 
 LEGEND = ("B images, L levels, N tokens of all levels, C channels, M heads, D = C / M, P points, Q queries, "
           "K classes, T detections")
+HOW_TO_READ = ("Below each stage: the line of the statement that made it, milliseconds since the stage above, and why; "
+               "sections without a name are Deformable DETR's")
+
+Images = list[tuple[str, tuple[int, int]]]      # names, (height, width)
 
 
 @app.command
 def trace(images: list[str], /, *, preset: Preset | None = None, weights: str | None = None,
-          layers: Literal["first", "all"] = "first", as_json: JsonFlag = False,
-          messages: MessageFlags = USUAL) -> int:
-    """Print every stage from image to box: the file of the package, the tensor's name, shape and range.
+          layers: Literal["first", "all"] = "first", stop_at: str | None = None, html: OptionalPath = None,
+          as_json: JsonFlag = False, messages: MessageFlags = USUAL) -> int:
+    """Print every stage from image to box: the file of the package, the tensor's name, shape and range, the
+    milliseconds and the line of the statement that made it, and why it is made.
 
     Parameters
     ----------
@@ -49,42 +55,86 @@ def trace(images: list[str], /, *, preset: Preset | None = None, weights: str | 
         the training of the weights.
     layers
         Which layers of encoder and decoder to look into: the first of each, or all.
+    stop_at
+        A stage at which to open a debugger, in the line that made it, where `tensor` is what is printed: its name,
+        such as "sampling offsets", or part and name, such as "decoder layer 2 boxes". PYTHONBREAKPOINT chooses the
+        debugger.
+    html
+        Also write the stages as a page, each with the source around its line.
     as_json
         Print one object of JSON, and nothing else.
     """
     messages.start()
-    if preset and weights:
-        raise WrongCallError("--preset: its weights are random; give either --preset or --weights")
+    _check(preset, weights, stop_at, html, as_json=as_json)
     weights = weights or DEMO
     start = preset or find_weights_file(weights)
-    decoded, errors = _read_images(images)
-    stages = _trace([array for _, array in decoded], start, layers == "all") if decoded else []
+    found, errors = _sizes(images)
+    try:
+        stages = _trace([name for name, _ in found], start, layers == "all", stop_at) if found else []
+    except BdbQuit:     # the debugger's "quit"
+        return 0
+    title = f"preset {preset}, random weights, images not resized" if preset else f"weights {weights}"
+    if html and stages:
+        _write_page(html, title, found, stages)
     if as_json:
         print_line(json.dumps({
-            "pictures": [{"file": name, "width": array.shape[1], "height": array.shape[0]} for name, array in decoded],
+            "pictures": [{"file": name, "width": width, "height": height} for name, (height, width) in found],
             "errors": errors,
             "stages": [stage.to_dict() for stage in stages]}))
     elif stages:
-        title = f"preset {preset}, random weights, images not resized" if preset else f"weights {weights}"
-        _print_text(title, [name for name, _ in decoded], stages)
+        _print_text(title, [name for name, _ in found], stages)
     broken = next((stage for stage in stages if not stage.is_finite), None)
     if broken:
         report_error(f"values that are not finite, first in {broken.name} of {broken.file}")
     return 1 if errors or broken else 0
 
 
-def _trace(images: "Sequence[np.ndarray]", start: str | Path, every_layer: bool) -> "list[Stage]":
+def _check(preset: Preset | None, weights: str | None, stop_at: str | None, html: Path | None, *,
+           as_json: bool) -> None:
+    """What can be wrong with a call, before torch is imported."""
+    if preset and weights:
+        raise WrongCallError("--preset: its weights are random; give either --preset or --weights")
+    if stop_at is not None and as_json:
+        raise WrongCallError("--stop-at and --json: expected one of them, since a debugger prints too")
+    if html and (html.suffix.lower() not in (".html", ".htm") or html.is_dir()):
+        raise WrongCallError(f"--html: expected a file whose name ends in .html, got {html}")
+
+
+def _trace(images: Sequence[str], start: str | Path, every_layer: bool, stop_at: str | None) -> "list[Stage]":
     """The stages of a preset, or of a file of weights."""
     from deformable_detr.detect.runtimes import one_memory_error
     from deformable_detr.explain import trace_images
+    from deformable_detr.explain.stopping import StopAt
+    from deformable_detr.explain.tracing import nowhere
     from deformable_detr.weights import read_any
 
+    stop = None if stop_at is None else StopAt(stop_at, _announce)
     with wrong_call_for(ValueError, MemoryError), one_memory_error():
-        if isinstance(start, str):
-            return trace_images(_random_model(start), images, every_layer=every_layer)
-        model, info = read_any(start)
-        return trace_images(model, images, info.preprocessing, info.names, postprocessing=info.postprocessing,
-                            every_layer=every_layer)
+        model, info = (_random_model(start), None) if isinstance(start, str) else read_any(start)
+        known = {} if info is None else {"preprocessing": info.preprocessing, "names": info.names,
+                                         "postprocessing": info.postprocessing}
+        stages = trace_images(model, images, **known, every_layer=every_layer or stop is not None,
+                              stop=stop or nowhere, warm=stop is None)
+    if stop and not stop.is_done:
+        raise WrongCallError(f"--stop-at: expected one of the stages that ddetr trace prints, got {stop_at!r}"
+                             f"{stop.suggestion(stages)}")
+    return stages
+
+
+def _announce(stage: "Stage") -> None:
+    """What is at hand, before a debugger opens."""
+    where = ", ".join(filter(None, (f"{stage.file}:{stage.line}", stage.part, stage.name)))
+    sys.stderr.write(f"{where}: `tensor` is {stage.dtype} {stage.shape}, {stage.axes}\n  {stage.reason}\n")
+    sys.stderr.flush()
+
+
+def _write_page(path: Path, title: str, images: Images, stages: "Sequence[Stage]") -> None:
+    from deformable_detr.explain.trace_page import trace_page
+    from deformable_detr.files import write_whole
+
+    with wrong_call_for(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, trace_page(title, [name for name, _ in images], stages, LEGEND))
 
 
 def _random_model(preset: str) -> "Network":
@@ -98,14 +148,15 @@ def _random_model(preset: str) -> "Network":
         return build_model(ModelConfig.preset(preset)).eval()
 
 
-def _read_images(sources: Sequence[str]) -> "tuple[list[tuple[str, np.ndarray]], list[dict[str, str]]]":
+def _sizes(sources: Sequence[str]) -> tuple[Images, list[dict[str, str]]]:
     """The images that can be read, and for each of the others its file and the problem, which is printed too."""
     from deformable_detr.images import ImageError, read_image
 
     images, errors = [], []
     for source in sources:
         try:
-            images.append((source, read_image(source)))
+            height, width, _ = read_image(source).shape
+            images.append((source, (height, width)))
         except ImageError as error:
             report_error(str(error))
             errors.append({"file": source, "error": str(error)})
@@ -122,6 +173,7 @@ def _print_text(model: str, images: Sequence[str], stages: "Sequence[Stage]") ->
     for index, name in enumerate(images):
         console.print(Text(f"image {index}: {name}"))
     console.print(Text(LEGEND, style="dim"))
+    console.print(Text(HOW_TO_READ, style="dim"))
     title, *rows = _aligned([("", "shape", "axes", "range"), *map(_cells, stages)])
     console.print(Text(title, style="dim"))
     above = ""
@@ -131,12 +183,17 @@ def _print_text(model: str, images: Sequence[str], stages: "Sequence[Stage]") ->
             console.print(Text(heading, style="bold cyan"))
         above = heading
         console.print(Text(row))
-        for note in stage.notes:
+        for note in (_made(stage), *stage.notes):
             console.print(Padding(Text(note, style="dim"), (0, 0, 0, 6), expand=False))
 
 
 def _cells(stage: "Stage") -> tuple[str, str, str, str]:
     return f"  {stage.name}", str(stage.shape), stage.axes, f"{_short(stage.low)} .. {_short(stage.high)}"
+
+
+def _made(stage: "Stage") -> str:
+    time = "" if stage.milliseconds is None else f" {stage.milliseconds:.1f} ms:"
+    return f"{stage.file}:{stage.line}{time} {stage.reason}"
 
 
 def _short(value: float) -> str:

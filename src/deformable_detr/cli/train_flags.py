@@ -26,8 +26,8 @@ class ModelFlags:
         num_queries: The most objects that can be found in an image.
         num_levels: Feature maps; 1 uses the coarsest only, above 3 further ones are convolved.
         num_points: Points that a head samples on each level.
-        refine: Each decoder layer moves the boxes of the one before (section 4.3).
-        two_stage: The encoder proposes the boxes to start from (section 4.3); needs refine.
+        refine: Each decoder layer moves the boxes of the one before (section 4.2).
+        two_stage: The encoder proposes the boxes to start from (section 4.2); needs refine.
         mixed_queries: A proposal gives a query its position only, its content is learned (DINO); needs two_stage.
         look_forward_twice: A layer's box loss trains the layer before it too (DINO); needs refine.
         num_maps: Maps taken from the backbone of DINO; 4 begin at stride 4.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
+import PIL.Image
 import torch
 from jaxtyping import UInt8
 
@@ -83,16 +84,16 @@ class Detector:
         that is too large.
         """
         threshold = self._check(threshold, top_k)
-        found = [self._detect(image, threshold, top_k) for image in iterate_images(source)]
-        return found[0] if is_single_image(source) else found
+        is_single = is_single_image(source)
+        found = [replace(self._detect(image, threshold, top_k), source=_kept(image, is_single))
+                 for image in iterate_images(source)]
+        return found[0] if is_single else found
 
     def explain(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> "Explanation":
         """The same detections in one image, with the places where the model looked for them in every layer.
 
         Arguments and errors are those of a call for one image.
         """
-        import PIL.Image
-
         from deformable_detr.explain.collecting import Collector
         from deformable_detr.explain.explanation import explain
 
@@ -128,6 +129,12 @@ class Detector:
                                        self.info.postprocessing.nms_threshold)[0].above(threshold)
         inside = np.clip(found.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
         return replace(found, boxes=inside)
+
+
+def _kept(source: ImageSource, is_single: bool) -> object:
+    """What a notebook may show the picture from: of many images only their paths, since pixels fill the memory."""
+    kept = (str, Path, PIL.Image.Image, np.ndarray, torch.Tensor) if is_single else (str, Path)
+    return source if isinstance(source, kept) else None
 
 
 def _find_device(name: str) -> torch.device:

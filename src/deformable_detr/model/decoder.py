@@ -1,4 +1,4 @@
-"""Queries and memory -> Predictions: queries attend to each other and to the memory, and are refined (section 4.2)."""
+"""Queries and memory -> Predictions: queries attend to each other and to the memory, and are refined (section 4)."""
 
 import torch
 from jaxtyping import Bool, Float

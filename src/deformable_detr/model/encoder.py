@@ -1,4 +1,4 @@
-"""Pyramid -> memory: every token attends to, or samples, the others (section 4.2)."""
+"""Pyramid -> memory: every token attends to, or samples, the others (section 4.1)."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ class GivenPosition(nn.Module):
 
 
 class ScaledPosition(nn.Module):
-    """The content decides in each layer how much each channel of the position counts (DAB-DETR, section 4.3)."""
+    """The content decides in each layer how much each channel of the position counts (DAB-DETR's published code)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ class ScaledBoxPlace(BoxPlace):
 class ModulatedPlace(nn.Module):
     """DAB-DETR's place: a position, and a sine encoding that reaches further along a box's longer side.
 
-    The sine encoding is scaled by the content from the second layer on (section 4.3), and its x and y halves by
+    The sine encoding is scaled by the content from the second layer on (section 4.2), and its x and y halves by
     w_ref / w and h_ref / h, the size that the content expects over the box's own (section 4.4).
     """
 

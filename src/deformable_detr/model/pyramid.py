@@ -1,4 +1,4 @@
-"""[C3, C4, C5] -> Pyramid: L levels of equal width as one token sequence (paper, section 4.1 and figure 4)."""
+"""[C3, C4, C5] -> Pyramid: L levels of equal width as one token sequence (paper, appendix A.2 and figure 4)."""
 
 from collections.abc import Sequence
 
@@ -41,8 +41,8 @@ class PyramidBuilder(nn.Module):
             tokens=flatten(levels),
             position=flatten(positions).to(self.level_embedding.dtype),
             padding=torch.cat([padding.flatten(1) for padding in paddings], dim=1),
-            valid_ratios=torch.stack([valid_ratio(padding) for padding in paddings], dim=1).to(precise),
             level_shapes=tuple((level.shape[2], level.shape[3]) for level in levels),
+            valid_ratios=torch.stack([valid_ratio(padding) for padding in paddings], dim=1).to(precise),
             is_padded=features.is_padded)
 
     def project(self, maps: Sequence[Tensor]) -> list[Float[Tensor, "B C _ _"]]:
@@ -76,8 +76,8 @@ class SingleMap(nn.Module):
             tokens=flatten([level]),
             position=flatten([self.position(padding, precise)]).to(self.projection.weight.dtype),
             padding=padding.flatten(1),
-            valid_ratios=valid_ratio(padding)[:, None].to(precise),
             level_shapes=((level.shape[2], level.shape[3]),),
+            valid_ratios=valid_ratio(padding)[:, None].to(precise),
             is_padded=features.is_padded)
 
 

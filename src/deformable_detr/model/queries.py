@@ -1,4 +1,4 @@
-"""memory -> Queries: learned ones, or the encoder's own proposals (paper, section 4.3, two-stage)."""
+"""memory -> Queries: learned ones, or the encoder's own proposals (paper, section 4.2, two-stage)."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -93,7 +93,7 @@ class Embedded(NamedTuple):
 
 
 class BoxEmbedding(nn.Module):
-    """Content and position both come from the box (paper, section 4.3)."""
+    """Content and position both come from the box (paper, section 4.2 and appendix A.4)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

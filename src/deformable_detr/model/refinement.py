@@ -24,7 +24,7 @@ def stay(head: Head, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B
 
 def refine(head: Head, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q R"],  # noqa: ARG001
            start: Float[Tensor, "B Q R"], boxes: Float[Tensor, "B Q 4"]) -> References:  # noqa: ARG001
-    """Each layer starts from the boxes of the one before, without their gradient (Deformable DETR, section 4.3)."""
+    """Each layer starts from the boxes of the one before, without their gradient (Deformable DETR, section 4.2)."""
     detached = boxes.detach()
     return detached, detached
 

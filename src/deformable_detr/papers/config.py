@@ -14,7 +14,7 @@ GROUPS = 32     # of the group norm after each projection of a pyramid
 COUNTS = ("num_heads", "num_encoder_layers", "num_decoder_layers", "ffn_width", "num_queries", "num_classes", "width")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config:
     """The sizes that every detector of the family has.
 
@@ -90,6 +90,18 @@ class Config:
         """The paper and the fields, for a file."""
         return {"paper": self.paper, **asdict(self)}
 
+    def __repr__(self) -> str:
+        """The call that makes it: the nearest preset, and what differs from it."""
+        preset, changes = min(((name, self._changes(values)) for name, values in self.presets.items()),
+                              key=lambda each: len(each[1]))
+        arguments = [repr(preset), *(f"{name}={value!r}" for name, value in changes.items())]
+        return f"{type(self).__name__}.preset({', '.join(arguments)})"
+
+    def _changes(self, preset: dict[str, Any]) -> dict[str, Any]:
+        """The fields that differ from a preset's."""
+        return {part.name: getattr(self, part.name) for part in fields(self)
+                if getattr(self, part.name) != preset.get(part.name, part.default)}
+
     @property
     def finest_stride(self) -> int:
         """Pixels of an image's side to one of the finest feature map."""
@@ -129,7 +141,7 @@ class Config:
                 raise ValueError(f"{field.name}: expected {field.type.__name__}, got {value!r}")  # type: ignore[union-attr]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeformableConfig(Config):
     """The sizes that every detector with deformable attention has.
 

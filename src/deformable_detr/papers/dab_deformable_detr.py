@@ -23,7 +23,7 @@ from deformable_detr.papers.config import DeformableConfig, Preset
 from deformable_detr.papers.deformable_detr import deformable_decoder_layers, deformable_encoder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DABDeformableDETRConfig(DeformableConfig):
     """DAB-Deformable-DETR's sizes."""
 

@@ -2,7 +2,7 @@
 
 DETR's queries learn slowly because a learned vector says poorly where to look. Here a query is a box (section 4.2): its
 sine encoding is compared with the positions of the memory, stretched by the box's width and height (section 4.4), and
-every layer moves the box for the next (section 4.2). Published COCO AP with ResNet-50 after 50 epochs (the authors'
+every layer moves the box for the next (section 4.3). Published COCO AP with ResNet-50 after 50 epochs (the authors'
 repository): 42.2, with a dilated C5 44.5.
 """
 
@@ -35,7 +35,7 @@ EPSILON = 1e-3          # of the inverse sigmoid, in this paper and those after 
 GIOU_EPSILON = 1e-6     # added to areas that are divided by
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DABDETRConfig(Config):
     """DAB-DETR's sizes (section 5)."""
 

@@ -29,13 +29,13 @@ from deformable_detr.papers.config import DeformableConfig, Preset
 from deformable_detr.structures import Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig(DeformableConfig):
     """Deformable DETR's parts and sizes; the defaults are the published multi-scale detector (section 5).
 
     Attributes:
-        refine: Each decoder layer moves the boxes of the one before (section 4.3).
-        two_stage: The encoder proposes the boxes to start from (section 4.3); needs refine.
+        refine: Each decoder layer moves the boxes of the one before (section 4.2).
+        two_stage: The encoder proposes the boxes to start from (section 4.2); needs refine.
         mixed_queries: A proposal gives a query its position only, its content is learned (DINO); needs two_stage.
         look_forward_twice: A layer's box loss trains the layer before it too (DINO); needs refine.
     """

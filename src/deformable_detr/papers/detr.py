@@ -29,7 +29,7 @@ from deformable_detr.model.refinement import stay
 from deformable_detr.papers.config import NO_SAMPLING, Config, Preset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DETRConfig(Config):
     """DETR's sizes (section 4 and appendix A.4)."""
 

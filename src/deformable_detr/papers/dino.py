@@ -32,7 +32,7 @@ from deformable_detr.papers.deformable_detr import deformable_decoder_layers, de
 from deformable_detr.structures import Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DINOConfig(DeformableConfig):
     """DINO's sizes (section 4.1 and appendix D.4).
 
