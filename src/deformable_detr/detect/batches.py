@@ -21,8 +21,8 @@ from deformable_detr.preprocessing import Preprocessing, resize_image
 from deformable_detr.structures import ImageSize
 
 LARGEST_BATCH = 16          # that "auto" chooses
-CPU_PIXELS = 800_000        # of a batch that "auto" chooses on a CPU
-GPU_BYTES = 2_000           # of a GPU's free memory for each pixel of such a batch
+CPU_PIXELS = 200_000        # of a batch that "auto" chooses on a CPU: larger ones leave its caches, and are slower
+GPU_BYTES = 2_000           # of a GPU's memory for each pixel of such a batch
 WINDOW = 4                  # batches among whose images those of one shape are looked for
 HELD_BYTES = 128 * 2**20    # of images that wait for their turn
 READERS = min(4, os.cpu_count() or 1)
@@ -70,10 +70,10 @@ def check_batch_size(batch_size: BatchSize) -> None:
 
 
 def fitting_batch_size(shape: ImageSize, device: torch.device) -> int:
-    """How many images of this shape "auto" runs at a time: on a CPU more do not gain, on a GPU more may not fit."""
-    pixels = shape[0] * shape[1]
-    room = torch.cuda.mem_get_info(device)[0] // GPU_BYTES if device.type == "cuda" else CPU_PIXELS
-    return max(1, min(LARGEST_BATCH, room // pixels))
+    """How many images of this shape "auto" runs at a time."""
+    room = (torch.cuda.get_device_properties(device).total_memory // GPU_BYTES if device.type == "cuda"
+            else CPU_PIXELS)
+    return max(1, min(LARGEST_BATCH, room // (shape[0] * shape[1])))
 
 
 def find_in_batches(reads: Iterator[Read], prepare: Callable[[Pixels], Prepared],
