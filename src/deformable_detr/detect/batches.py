@@ -6,7 +6,7 @@ the backbone sees of it. The images of a batch are looked for in a bounded windo
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -62,7 +62,7 @@ def prepare(image: Pixels, preprocessing: Preprocessing, *, keep_image: bool = F
     return Prepared((image.shape[0], image.shape[1]), pixels, (height, width), image if keep_image else None)
 
 
-def check_batch_size(batch_size: BatchSize) -> None:
+def check_batch_size(batch_size: object) -> None:
     """Raise ValueError for anything but "auto" and whole numbers from 1."""
     is_count = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1
     if not is_count and batch_size != "auto":
@@ -78,7 +78,7 @@ def fitting_batch_size(shape: ImageSize, device: torch.device) -> int:
 
 def find_in_batches(reads: Iterator[Read], prepare: Callable[[Pixels], Prepared],
                     run: Callable[[Sequence[Prepared]], list[Detections]],
-                    batch_size_of: Callable[[ImageSize], int], window_size: int) -> Iterator[Found]:
+                    batch_size_of: Callable[[ImageSize], int], window_size: int) -> Generator[Found]:
     """What `run` finds in each image, in order; what fails for one image is its result, and the others go on.
 
     `reads` is iterated in the caller's thread, at most `window_size` images ahead of the results; its elements are
@@ -89,8 +89,7 @@ def find_in_batches(reads: Iterator[Read], prepare: Callable[[Pixels], Prepared]
         window = _Window(reads, lambda read: pool.submit(lambda: prepare(read())), window_size)
         while window.entries or window.pull():
             _run(window.next_batch(batch_size_of), run)
-            while window.entries and window.entries[0].found is not None:
-                yield window.entries.popleft().found
+            yield from window.finished()
         if window.error is not None:
             raise window.error
     finally:
@@ -169,6 +168,12 @@ class _Window:
                 batch.append(entry)
         self._read_ahead(size)      # while the batch runs
         return batch
+
+    def finished(self) -> Iterator[Found]:
+        """The results that are next; their images leave the window."""
+        while self.entries and (found := self.entries[0].found):
+            self.entries.popleft()
+            yield found
 
     def _read_ahead(self, count: int) -> None:
         while sum(entry.coming is not None for entry in self.entries) < max(count, READERS) and self.pull():

@@ -40,8 +40,8 @@ class Detector:
 
     `weights` is "demo" for those in the package, a short name such as "coco", "hf:owner/name[@revision]" for the
     Hugging Face Hub, or a path: a file of ours or of another code base, or a folder of transformers (`read_any`).
-    `device` "auto" is the GPU if there is one. In `precision` "bf16" or "fp16" heavy products take half the bits; "auto"
-    takes bf16 where it is known to be faster, or was faster in a short measurement, and logs what it took. `batch_size`
+    `device` "auto" is the GPU if there is one. In `precision` "bf16" or "fp16" heavy products have half the bits;
+    "auto" takes bf16 where it is known to be faster, or was in a short measurement, and logs what it took. `batch_size`
     images of one shape are run at a time where there are several. `compile` passes the model through torch.compile.
     `model` stays as it was loaded and can be saved: images are run through a private copy.
     Raises WeightsError if there are no such weights, ValueError if there is no such device or precision.
@@ -109,8 +109,8 @@ class Detector:
         image, = iterate_images(source)
         return self._run([prepare(read_image(image), self.info.preprocessing)], threshold, top_k)[0]
 
-    def stream(self, sources: Iterable[ImageSource], threshold: float | None = None, top_k: int = 100,
-               ) -> Generator[Detections | Problem]:
+    def stream(self, sources: ImageSource | Iterable[ImageSource], threshold: float | None = None,
+               top_k: int = 100) -> Generator[Detections | Problem]:
         """The detections in each image as they come, in the order of `sources`, of which only a few are held.
 
         What cannot be detected in has the reason in its place: an ImageError, another ValueError, or a MemoryError. The
@@ -125,13 +125,13 @@ class Detector:
              keep_images: bool = False) -> Generator[Found]:
         """As `stream`, for functions that return RGB arrays; with `keep_images` these come with the results."""
         threshold = self._check(threshold, top_k)
-        largest = LARGEST_BATCH if self.batch_size == "auto" else self.batch_size
+        largest = self.batch_size if isinstance(self.batch_size, int) else LARGEST_BATCH
         return find_in_batches(
             reads, partial(prepare, preprocessing=self.info.preprocessing, keep_image=keep_images),
             partial(self._run, threshold=threshold, top_k=top_k), self._batch_size_of, WINDOW * largest)
 
     def _batch_size_of(self, shape: ImageSize) -> int:
-        return fitting_batch_size(shape, self.device) if self.batch_size == "auto" else self.batch_size
+        return self.batch_size if isinstance(self.batch_size, int) else fitting_batch_size(shape, self.device)
 
     def _check(self, threshold: float | None, top_k: int) -> float:
         """The threshold, by default the one kept with the weights."""
