@@ -25,7 +25,7 @@ CPU_PIXELS = 200_000        # of a batch that "auto" chooses on a CPU: larger on
 GPU_BYTES = 2_000           # of a GPU's memory for each pixel of such a batch
 WINDOW = 4                  # batches among whose images those of one shape are looked for
 HELD_BYTES = 128 * 2**20    # of images that wait for their turn
-READERS = min(4, os.cpu_count() or 1)
+READERS = min(8, max(1, (os.cpu_count() or 1) // 2))      # on a CPU the model itself takes all cores
 THREAD_NAME = "deformable-detr-images"
 
 BatchSize = int | Literal["auto"]
