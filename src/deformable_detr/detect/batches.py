@@ -56,7 +56,7 @@ class Found(NamedTuple):
 
 
 def prepare(image: Pixels, preprocessing: Preprocessing, *, keep_image: bool = False) -> Prepared:
-    """What can be done for an image before it is in a batch."""
+    """What is done for an image in a thread. Normalising is not: PyTorch would start more threads for it."""
     pixels = resize_image(image, preprocessing)
     height, width = (-(-side // preprocessing.divisor) * preprocessing.divisor for side in pixels.shape[1:])
     return Prepared((image.shape[0], image.shape[1]), pixels, (height, width), image if keep_image else None)
