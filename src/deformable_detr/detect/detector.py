@@ -24,7 +24,7 @@ from deformable_detr.detect.batches import (
     prepare,
 )
 from deformable_detr.detect.precision import Precision, check_precision
-from deformable_detr.detect.runtimes import torch_runtime
+from deformable_detr.detect.runtimes import one_memory_error, torch_runtime
 from deformable_detr.detections import Detections
 from deformable_detr.images import ImageError, ImageSource, is_single_image, iterate_images, read_image
 from deformable_detr.model.network import Network
@@ -69,14 +69,14 @@ class Detector:
              compiled: bool) -> None:
         self.model, self.info, self.batch_size = model, info, batch_size
         self.runtime = torch_runtime(model, precision, compiled)
-        self.device = self.runtime.device
+        self.device, self.precision = self.runtime.device, self.runtime.precision
 
     def __repr__(self) -> str:
         info = self.info
         names = ", ".join(map(printable, info.names[:SHOWN_NAMES])) + (", ..." if len(info.names) > SHOWN_NAMES else "")
         before, after = info.preprocessing, info.postprocessing
         nms = "" if after.nms_threshold == 1 else f", NMS above IoU {after.nms_threshold:g}"
-        half = "" if self.runtime.precision == "fp32" else f" in {self.runtime.precision}"
+        half = "" if self.precision == "fp32" else f" in {self.precision}"
         return (f"Detector({type(self.model).__name__} on {self.device}{half}, {len(info.names)} classes: {names}; "
                 f"images resized to {before.size}, at most {before.max_size}; threshold {after.threshold:g}{nms})")
 
@@ -107,16 +107,16 @@ class Detector:
                 return [_raised(result) for result in results]
         threshold = self._check(threshold, top_k)
         image, = iterate_images(source)
-        return self._run([prepare(read_image(image), self.info.preprocessing)], threshold, top_k)[0]
+        return self._run([self._prepare(read_image(image))], threshold, top_k)[0]
 
     def stream(self, sources: ImageSource | Iterable[ImageSource], threshold: float | None = None,
                top_k: int = 100) -> Generator[Detections | Problem]:
         """The detections in each image as they come, in the order of `sources`, of which only a few are held.
 
-        What cannot be detected in has the reason in its place: an ImageError, another ValueError, or a MemoryError. The
-        rest goes on; an exception of `sources` itself is raised after the results before it. Files are read in threads
-        while the model runs, which end with the iterator; `sources` is iterated, and what are no files are read, in
-        yours. With a `batch_size` of 1 an image waits for no other.
+        An image that fails has the reason as its result: an ImageError, another ValueError, or a MemoryError. The rest
+        goes on; an exception of `sources` itself is raised after the results before it. Files are read in threads,
+        which end with the iterator, while the model runs. `sources` is iterated in your thread, where arrays, tensors,
+        Pillow images and open files are copied.
         """
         found = self.find((_reading(source) for source in iterate_images(sources)), threshold, top_k)
         return _results(found)
@@ -127,7 +127,7 @@ class Detector:
         threshold = self._check(threshold, top_k)
         largest = self.batch_size if isinstance(self.batch_size, int) else LARGEST_BATCH
         return find_in_batches(
-            reads, partial(prepare, preprocessing=self.info.preprocessing, keep_image=keep_images),
+            reads, partial(self._prepare, keep_image=keep_images),
             partial(self._run, threshold=threshold, top_k=top_k), self._batch_size_of, WINDOW * largest)
 
     def _batch_size_of(self, shape: ImageSize) -> int:
@@ -142,13 +142,18 @@ class Detector:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
         return threshold
 
+    def _prepare(self, image: Pixels, keep_image: bool = False) -> Prepared:
+        with one_memory_error():
+            return prepare(image, self.info.preprocessing, keep_image=keep_image)
+
     def _run(self, images: Sequence[Prepared], threshold: float, top_k: int) -> list[Detections]:
         """The detections in images of one shape."""
-        preprocessing = self.info.preprocessing
-        batch = ImageBatch.from_images([normalised(image.pixels.to(self.device), preprocessing) for image in images],
-                                       size_divisor=preprocessing.divisor)
+        before, after = self.info.preprocessing, self.info.postprocessing
+        with one_memory_error():
+            batch = ImageBatch.from_images([normalised(image.pixels.to(self.device), before) for image in images],
+                                           size_divisor=before.divisor)
         found = self.runtime.run(batch).detections([image.size for image in images], top_k, self.names,
-                                                   self.info.postprocessing.nms_threshold)
+                                                   after.nms_threshold)
         return [each.above(threshold).clipped() for each in found]
 
 

@@ -49,7 +49,7 @@ class TorchRuntime:
             lower(self._model, HALF[precision])
         self._forward: Any = self._model
         if compiled:
-            logger.info("compile: the first images take minutes, and so does each new shape until one kernel fits all")
+            logger.info("compile: the first image takes minutes, and so may each new shape")
             self._forward = torch.compile(self._model)
 
     @torch.inference_mode()
