@@ -109,6 +109,12 @@ class Detections:
         """The detections with a score of at least `threshold`."""
         return self._only(np.flatnonzero(self.scores >= threshold))
 
+    def clipped(self) -> "Detections":
+        """The same, with boxes that end at the edges of the image."""
+        height, width = self.image_size
+        inside = np.clip(self.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+        return replace(self, boxes=inside)
+
     def suppressed(self, threshold: float, top_k: int | None = None) -> "Detections":
         """The `top_k` best that remain without those whose IoU with a better one of their class exceeds `threshold`."""
         from torchvision.ops import batched_nms

@@ -196,8 +196,8 @@ def detect_all(model: Callable[[ImageBatch], Predictions], loader: Iterable[Batc
                device: torch.device | str = "cpu") -> CocoEvaluator:
     """Run a model in its current mode on the batches of `annotations`, and collect its detections.
 
-    `names` are the model's class names, by default those of the data set in its order. Raises ValueError for
-    predictions that are not finite.
+    As a `Detector`'s, their boxes end at the edges of the image. `names` are the model's class names, by default those
+    of the data set in its order. Raises ValueError for predictions that are not finite.
     """
     evaluator = CocoEvaluator(annotations, names)
     sizes: dict[Any, ImageSize] = {image.id: image.size for image in annotations.images}
@@ -207,7 +207,7 @@ def detect_all(model: Callable[[ImageBatch], Predictions], loader: Iterable[Batc
             found = predictions.detections([sizes[target.image_id] for target in targets], TOP_K,
                                            nms_threshold=nms_threshold)
             for target, detections in zip(targets, found, strict=True):
-                evaluator.add(target.image_id, detections)
+                evaluator.add(target.image_id, detections.clipped())
     return evaluator
 
 

@@ -65,9 +65,14 @@ def usual_max_size(size: int) -> int:
 def prepare_image(image: UInt8[np.ndarray, "h w 3"],
                   preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:
     """The model's input for an RGB image."""
+    return normalised(resize_image(image, preprocessing), preprocessing)
+
+
+def resize_image(image: UInt8[np.ndarray, "h w 3"], preprocessing: Preprocessing) -> UInt8[Tensor, "3 H W"]:
+    """An RGB image in the size that the model wants."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     size = preprocessing.resized((pixels.shape[1], pixels.shape[2]))
-    return normalised(v2.functional.resize(pixels, list(size)), preprocessing)
+    return v2.functional.resize(pixels, list(size))
 
 
 def normalised(image: UInt8[Tensor, "3 H W"], preprocessing: Preprocessing) -> Float[Tensor, "3 H W"]:

@@ -26,6 +26,14 @@ def test_every_packaged_image_is_drawn_and_summarised(tmp_path: Path, capsys: Ca
         assert abs(drawn.astype(int) - given).max() > 50
 
 
+def test_batches_in_half_precision(tmp_path: Path, capsys: Captured) -> None:
+    assert cli.main(["demo", "--out", str(tmp_path), "--precision", "bf16", "--batch-size", "2"]) == 0
+    rows = capsys.readouterr().out.split("\n\n")[0].splitlines()[1:]
+    for row, path in zip(rows, packaged_images(), strict=True):
+        assert row.startswith(path.name)
+        assert path.stem in row.split()[2:]
+
+
 def test_the_images_of_others_stay(tmp_path: Path) -> None:
     mine = tmp_path / packaged_images()[0].name
     mine.write_bytes(b"mine")

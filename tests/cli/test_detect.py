@@ -362,3 +362,24 @@ def test_an_image_that_cannot_be_computed_does_not_stop_the_rest(
     assert first == {"file": "a.jpg", "error": message}
     assert second["width"] == 40
     assert complaints(output.err) == [f"ddetr: {message}"]
+
+
+def test_batches_and_precision(folder: Path, weights: str, capsys: Captured) -> None:
+    for name, size in (("a", (60, 80)), ("b", (40, 40)), ("c", (60, 80))):
+        image(*size).save(f"{name}.png")
+    Path("broken.png").write_bytes(b"nothing")
+    call = ["detect", "a.png", "broken.png", "b.png", "nowhere.png", "c.png", "--weights", weights, "--json",
+            "--threshold", "0"]
+    found = []
+    for flags in (["--batch-size", "1"], ["--batch-size", "2"], ["--batch-size", "auto", "--precision", "bf16"]):
+        assert cli.main([*call, *flags]) == 1
+        found.append(json_lines(capsys))
+        assert [line["file"] for line in found[-1]] == ["a.png", "broken.png", "b.png", "nowhere.png", "c.png"]
+        assert ["error" in line for line in found[-1]] == [False, True, False, True, False]
+    for alone, together in zip(found[0], found[1], strict=True):
+        for one, other in zip(alone.get("detections", []), together.get("detections", []), strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=2e-4)
+    assert cli.main([*call, "--batch-size", "0"]) == 2
+    assert "--batch-size" in capsys.readouterr().err
+    assert cli.main([*call, "--precision", "double"]) == 2
+    assert "--precision" in capsys.readouterr().err

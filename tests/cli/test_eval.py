@@ -3,11 +3,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from deformable_detr import ImageBatch, cli
+from deformable_detr import Detector, ImageBatch, cli
 from deformable_detr.detect.runtimes import TorchRuntime
+from deformable_detr.evaluation import CocoEvaluator
+from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.structures import Predictions
 from deformable_detr.weights import ModelInfo, save
@@ -147,3 +151,57 @@ def test_predictions_that_are_not_finite(weights: str, capsys: Captured, monkeyp
     output, error = capsys.readouterr()
     assert output == ""
     assert "ddetr: predictions: expected finite scores and boxes" in error
+
+
+def write_what_is_found(detector: Detector, folder: Path) -> None:
+    """A data set of images of three sizes, whose objects are what the detector finds, the first ones a little off."""
+    images, objects = [], []
+    for index in range(7):
+        height, width = [(100, 70), (64, 64), (31, 90)][index % 3]
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "width": width, "height": height})
+        for found in detector(pixels, threshold=0, top_k=5):
+            x0, y0, x1, y1 = map(float, found.box)
+            objects.append({"id": len(objects) + 1, "image_id": index, "category_id": found.label,
+                            "bbox": [x0, y0, (x1 - x0) * (0.8 if index < 2 else 1), y1 - y0]})
+    categories = [{"id": label, "name": name} for label, name in enumerate(detector.names)]
+    content = {"images": images, "categories": categories, "annotations": objects}
+    (folder / "val.json").write_text(json.dumps(content))
+
+
+def test_neither_batches_nor_neighbours_change_the_metrics(weights: str, tmp_path: Path, capsys: Captured) -> None:
+    """They are those of what the detector gives for each image alone."""
+    detector = Detector(weights, "cpu")
+    data = tmp_path / "found"
+    data.mkdir()
+    write_what_is_found(detector, data)
+    found = []
+    for batch_size in ("1", "3", "auto"):
+        call = ["eval", str(data), "--weights", weights, "--device", "cpu", "--batch-size", batch_size, "--json"]
+        assert cli.main(call) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    dataset = DetectionDataset(data, "val")
+    evaluator = CocoEvaluator(dataset.annotations, detector.names)
+    for index, image in enumerate(dataset.annotations.images):
+        evaluator.add(image.id, detector(dataset.image(index), threshold=0))
+    expected = evaluator.summarize().to_dict()
+    assert 0.1 < expected["AP"] < 1
+    for metrics in found:
+        assert metrics["per_class"] == pytest.approx(expected["per_class"], abs=1e-4)
+        assert metrics["AP_small"] == pytest.approx(expected["AP_small"], abs=1e-4)
+        assert metrics["AR100"] == pytest.approx(expected["AR100"], abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_another_precision(weights: str, precision: str, capsys: Captured) -> None:
+    assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights, "--json", "--precision", precision]) == 0
+    output, error = capsys.readouterr()
+    assert json.loads(output)["AP"] >= 0
+    assert ("precision: " in error) == (precision == "auto")
+
+
+@pytest.mark.parametrize("flag", [["--batch-size", "0"], ["--batch-size", "many"], ["--precision", "int8"]])
+def test_flags_that_make_no_sense(weights: str, flag: list[str], capsys: Captured) -> None:
+    assert cli.main(["eval", str(BLOOD_CELLS), "--weights", weights, *flag]) == 2
+    assert flag[0] in capsys.readouterr().err

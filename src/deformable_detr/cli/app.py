@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, Token, validators
 
@@ -36,11 +36,18 @@ def _local_path(_: object, tokens: Sequence[Token]) -> Path:
     return Path(tokens[0].value)
 
 
+def _check_batch_size(_: object, value: int | str) -> None:
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"expected \"auto\" or a whole number of at least 1, got {value}")
+
+
 _is_share = Parameter(validator=validators.Number(gte=0, lte=1))
 OptionalShare = Annotated[float | None, _is_share]
 _is_count = Parameter(validator=validators.Number(gte=1))
 Count = Annotated[int, _is_count]
 OptionalCount = Annotated[int | None, _is_count]
+BatchSize = Annotated[int | Literal["auto"], Parameter(validator=_check_batch_size)]
+PrecisionFlag = Literal["fp32", "auto", "bf16", "fp16"]
 _is_local = Parameter(converter=_local_path, n_tokens=1, accepts_keys=False)
 LocalPath = Annotated[Path, _is_local]
 OptionalPath = Annotated[Path | None, _is_local]

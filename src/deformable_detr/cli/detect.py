@@ -2,19 +2,22 @@
 
 import json
 import logging
-import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deformable_detr.cli.app import (
     USUAL,
+    BatchSize,
     Count,
     JsonFlag,
     MessageFlags,
     OptionalPath,
     OptionalShare,
+    PrecisionFlag,
     app,
     find_weights_file,
     print_line,
@@ -27,8 +30,7 @@ from deformable_detr.text import printable
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from deformable_detr.detect.batches import Found
     from deformable_detr.detect.detector import Detector
     from deformable_detr.detections import Detections
 
@@ -40,7 +42,7 @@ DRAWINGS = Path("detections")
 @app.command
 def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalShare = None, top_k: Count = 100,
            out: OptionalPath = None, as_json: JsonFlag = False, device: str = "auto",
-           messages: MessageFlags = USUAL) -> int:
+           precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", messages: MessageFlags = USUAL) -> int:
     """Find objects in images.
 
     Parameters
@@ -60,6 +62,10 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalSha
         Print a line of JSON for each image, and nothing else.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
+    precision
+        "fp32", "bf16" or "fp16" for the heavy products; "auto" takes bf16 where that is faster, and says so.
+    batch_size
+        Images at a time, of those that have one shape; "auto" for what does not slow this device down.
     """
     messages.start()
     weights_file = find_weights_file(weights)
@@ -73,12 +79,12 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalSha
     from deformable_detr.detect.detector import Detector
 
     with wrong_call_for(ValueError):
-        detector = Detector(weights_file, device)
+        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
     logger.debug("%s: %r", weights, detector)
     job = _Job(detector, threshold, top_k, drawings, as_json)
     failed = False
-    for entry in messages.progress(inputs, len(inputs), "detecting"):
-        problem = job.run(entry)
+    for entry, found in messages.progress(job.found(inputs), len(inputs), "detecting"):
+        problem = job.report(entry, found)
         if problem is not None:
             failed = True
             report_error(problem)
@@ -100,18 +106,33 @@ class _Job:
     cut: list[str] = field(default_factory=list)                # images with more than `top_k` detections
     frames: dict[str, int] = field(default_factory=dict)        # of files with more than one page or frame
 
-    def run(self, entry: Input) -> str | None:
-        """Detect, draw and print; the problem in one line, or None."""
-        from deformable_detr.images import ImageError, read_image
+    def found(self, inputs: Sequence[Input]) -> "Iterator[tuple[Input, Found | None]]":
+        """Each input with what is found in it; None for those that name no image.
 
-        if entry.path is None:
+        One more than the `top_k` best is asked for, to know whether there are more.
+        """
+        from deformable_detr.images import read_image
+
+        reads = (partial(read_image, path) for path in readable(inputs))
+        results = self.detector.find(reads, self.threshold, self.top_k + 1, keep_images=self.drawings is not None)
+        for entry in inputs:
+            yield entry, None if entry.path is None else next(results)
+
+    def report(self, entry: Input, found: "Found | None") -> str | None:
+        """Draw and print; the problem in one line, or None."""
+        from deformable_detr.detections import Detections
+        from deformable_detr.images import ImageError
+
+        if found is None or entry.path is None:
             return entry.problem
         try:
-            image = read_image(entry.path)
-            start = time.perf_counter()
-            detections = self._detect(image, entry)
-            logger.debug("%s: %.2f s", entry.name, time.perf_counter() - start)
-            drawn = self.drawings.write(detections.draw(image), entry.path) if self.drawings else None
+            if not isinstance(found.result, Detections):
+                raise found.result
+            detections = self._limited(found.result, entry)
+            drawn = None
+            if self.drawings is not None:
+                assert found.image is not None
+                drawn = self.drawings.write(detections.draw(found.image), entry.path)
         except ImageError as error:
             return str(error)
         except (ValueError, MemoryError) as error:
@@ -125,10 +146,9 @@ class _Job:
             print_line(printable(f"{entry.name}: {_summary(detections)} -> {drawn}"))
         return None
 
-    def _detect(self, image: "np.ndarray", entry: Input) -> "Detections":
-        """The `top_k` best; one more is asked for, to know whether there are more."""
+    def _limited(self, found: "Detections", entry: Input) -> "Detections":
+        """The `top_k` best; what is left out of the image is kept for `report_limits`."""
         assert entry.path is not None
-        found = self.detector(image, self.threshold, self.top_k + 1)
         if len(found) > self.top_k:
             self.cut.append(entry.name)
         more = further_frames(entry.path)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from deformable_detr.cli.app import (
     USUAL,
-    Count,
+    BatchSize,
     JsonFlag,
     LocalPath,
     MessageFlags,
     OptionalPath,
+    PrecisionFlag,
     WrongCallError,
     app,
     find_weights_file,
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 
 @app.command(name="eval")
-def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", batch_size: Count = 4,
-             device: str = "auto", report: OptionalPath = None, as_json: JsonFlag = False,
-             messages: MessageFlags = USUAL) -> int:
+def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", device: str = "auto",
+             precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", report: OptionalPath = None,
+             as_json: JsonFlag = False, messages: MessageFlags = USUAL) -> int:
     """Compute the COCO metrics of weights on a data set.
 
     Parameters
@@ -42,10 +43,12 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
         "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
     split
         Which of the data set's splits.
-    batch_size
-        Images at a time.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps", ...
+    precision
+        "fp32", "bf16" or "fp16" for the heavy products; "auto" takes bf16 where that is faster, and says so.
+    batch_size
+        Images at a time, of those that have one shape; "auto" for what does not slow this device down.
     report
         Also write a page about the results: to this file, if its name ends in .html, or into this folder.
     as_json
@@ -59,24 +62,19 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", bat
 
     from deformable_detr.datasets.findings import DataError
     from deformable_detr.detect.detector import Detector
-    from deformable_detr.evaluation import detect_all, match_names
+    from deformable_detr.detect.evaluating import evaluate as evaluated
+    from deformable_detr.evaluation import match_names
     from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.loading.loader import build_loader
-    from deformable_detr.loading.transforms import eval_transform
     from deformable_detr.report import Subject, report_file, write_report
 
     with wrong_call_for(ValueError, OSError):
         page = report_file(report) if report else None
-        detector = Detector(weights_file, device)
-        dataset = DetectionDataset(folder, split, eval_transform(detector.info.preprocessing),
-                                   progress=messages.progress)
+        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
+        dataset = DetectionDataset(folder, split, progress=messages.progress)
         match_names(detector.names, dataset.names)
-    loader = build_loader(dataset, batch_size, training=False)
     try:
-        evaluator = detect_all(detector.runtime.run, messages.progress(loader, len(loader), "evaluating"),
-                               dataset.annotations, names=detector.names,
-                               nms_threshold=detector.info.postprocessing.nms_threshold)
-    except (ValueError, MemoryError) as error:   # metrics without an image would be another data set's
+        evaluator = evaluated(detector, dataset, messages.progress)
+    except (ValueError, MemoryError) as error:
         report_error(str(error))
         return 1
     _report_limits(evaluator)

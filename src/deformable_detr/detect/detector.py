@@ -1,21 +1,39 @@
 """Images in, detections in their own pixels out."""
 
-from collections.abc import Iterable
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import PIL.Image
 import torch
-from jaxtyping import UInt8
 
-from deformable_detr.detect.runtimes import TorchRuntime
+from deformable_detr.detect.batches import (
+    LARGEST_BATCH,
+    WINDOW,
+    BatchSize,
+    Found,
+    Pixels,
+    Prepared,
+    Problem,
+    Read,
+    check_batch_size,
+    find_in_batches,
+    fitting_batch_size,
+    prepare,
+)
+from deformable_detr.detect.precision import Precision, check_precision
+from deformable_detr.detect.runtimes import one_memory_error, torch_runtime
 from deformable_detr.detections import Detections
-from deformable_detr.images import ImageSource, is_single_image, iterate_images, read_image
+from deformable_detr.images import ImageError, ImageSource, is_single_image, iterate_images, read_image
 from deformable_detr.model.network import Network
-from deformable_detr.preprocessing import prepare_image
-from deformable_detr.structures import ImageBatch, Predictions
+from deformable_detr.preprocessing import normalised
+from deformable_detr.structures import ImageBatch, ImageSize, Predictions
 from deformable_detr.text import printable
 from deformable_detr.weights import ModelInfo, read_any
 from deformable_detr.weights.sources import DEMO
@@ -31,34 +49,44 @@ class Detector:
 
     `weights` is "demo" for those in the package, a short name such as "coco", "hf:owner/name[@revision]" for the
     Hugging Face Hub, or a path: a file of ours or of another code base, or a folder of transformers (`read_any`).
-    `device` "auto" is the GPU if there is one.
+    `device` "auto" is the GPU if there is one. In `precision` "bf16" or "fp16" heavy products have half the bits;
+    "auto" takes bf16 where it is known to be faster, or was in a short measurement, and logs what it took. `batch_size`
+    images of one shape are run at a time where there are several. `compile` passes the model through torch.compile.
     `model` stays as it was loaded and can be saved: images are run through a private copy.
-    Raises WeightsError if there are no such weights, ValueError if there is no such device.
+    Raises WeightsError if there are no such weights, ValueError if there is no such device or precision.
     """
 
-    def __init__(self, weights: str | Path = DEMO, device: str = "auto") -> None:
+    def __init__(self, weights: str | Path = DEMO, device: str = "auto", *, precision: Precision = "fp32",
+                 batch_size: BatchSize = "auto", compile: bool = False) -> None:  # noqa: A002  (torch's name)
         found = _find_device(device)
+        check_precision(precision)
+        check_batch_size(batch_size)
         model, info = read_any(weights)
-        self._set(model.to(found), info)
+        self._set(model.to(found), info, precision, batch_size, compile)
 
     @classmethod
-    def from_model(cls, model: Network, info: ModelInfo) -> "Detector":
+    def from_model(cls, model: Network, info: ModelInfo, *, precision: Precision = "fp32",
+                   batch_size: BatchSize = "auto", compile: bool = False) -> "Detector":  # noqa: A002
         """A detector with the weights that `model` has now, on its device."""
+        check_precision(precision)
+        check_batch_size(batch_size)
         detector = cls.__new__(cls)
-        detector._set(model, info)
+        detector._set(model, info, precision, batch_size, compile)
         return detector
 
-    def _set(self, model: Network, info: ModelInfo) -> None:
-        self.model, self.info = model, info
-        self.runtime = TorchRuntime(model)
-        self.device = self.runtime.device
+    def _set(self, model: Network, info: ModelInfo, precision: Precision, batch_size: BatchSize,
+             compiled: bool) -> None:
+        self.model, self.info, self.batch_size = model, info, batch_size
+        self.runtime = torch_runtime(model, precision, compiled)
+        self.device, self.precision = self.runtime.device, self.runtime.precision
 
     def __repr__(self) -> str:
         info = self.info
         names = ", ".join(map(printable, info.names[:SHOWN_NAMES])) + (", ..." if len(info.names) > SHOWN_NAMES else "")
         before, after = info.preprocessing, info.postprocessing
         nms = "" if after.nms_threshold == 1 else f", NMS above IoU {after.nms_threshold:g}"
-        return (f"Detector({type(self.model).__name__} on {self.device}, {len(info.names)} classes: {names}; "
+        half = "" if self.precision == "fp32" else f" in {self.precision}"
+        return (f"Detector({type(self.model).__name__} on {self.device}{half}, {len(info.names)} classes: {names}; "
                 f"images resized to {before.size}, at most {before.max_size}; threshold {after.threshold:g}{nms})")
 
     @property
@@ -78,16 +106,44 @@ class Detector:
         """The detections in an image, or a list of them for an iterable or a batch of images.
 
         These are the `top_k` best with a score of at least `threshold`, by default the one kept with the weights.
-        An image is anything that `deformable_detr.images.read_image` accepts. Each is run alone, so that its
-        detections do not depend on the others. Raises ImageError for an image that cannot be read, ValueError for
-        a threshold outside [0, 1], a `top_k` below 1, or predictions that are not finite, MemoryError for an image
-        that is too large.
+        An image is anything that `deformable_detr.images.read_image` accepts. Several are run in batches of one shape,
+        so that an image's detections do not depend on the others. Raises ImageError for an image that cannot be read,
+        ValueError for a threshold outside [0, 1], a `top_k` below 1, or predictions that are not finite, MemoryError
+        for an image that is too large.
         """
+        if not is_single_image(source):
+            with closing(self.stream(source, threshold, top_k)) as results:
+                return [_raised(result) for result in results]
         threshold = self._check(threshold, top_k)
-        is_single = is_single_image(source)
-        found = [replace(self._detect(image, threshold, top_k), source=_kept(image, is_single))
-                 for image in iterate_images(source)]
-        return found[0] if is_single else found
+        image, = iterate_images(source)
+        return replace(self._run([self._prepare(read_image(image))], threshold, top_k)[0], source=_shown(image))
+
+    def stream(self, sources: ImageSource | Iterable[ImageSource], threshold: float | None = None,
+               top_k: int = 100) -> Generator[Detections | Problem]:
+        """The detections in each image as they come, in the order of `sources`, of which only a few are held.
+
+        An image that fails has the reason as its result: an ImageError, another ValueError, or a MemoryError. The rest
+        goes on; an exception of `sources` itself is raised after the results before it. Files are read in threads,
+        which end with the iterator, while the model runs. `sources` is iterated in your thread, where arrays, tensors,
+        Pillow images and open files are copied.
+        """
+        paths: deque[str | Path | None] = deque()
+
+        def reads() -> Iterator[Read]:
+            for source in iterate_images(sources):
+                paths.append(source if isinstance(source, str | Path) else None)
+                yield _reading(source)
+
+        return _results(self.find(reads(), threshold, top_k), paths)
+
+    def find(self, reads: Iterator[Read], threshold: float | None = None, top_k: int = 100, *,
+             keep_images: bool = False) -> Generator[Found]:
+        """As `stream`, for functions that return RGB arrays; with `keep_images` these come with the results."""
+        threshold = self._check(threshold, top_k)
+        largest = self.batch_size if isinstance(self.batch_size, int) else LARGEST_BATCH
+        return find_in_batches(
+            reads, partial(self._prepare, keep_image=keep_images),
+            partial(self._run, threshold=threshold, top_k=top_k), self._batch_size_of, WINDOW * largest)
 
     def explain(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> "Explanation":
         """The same detections in one image, with the places where the model looked for them in every layer.
@@ -99,11 +155,15 @@ class Detector:
 
         threshold = self._check(threshold, top_k)
         image = read_image(source)
+        images = [self._prepare(image)]
         with Collector(self.runtime.model) as collected:
-            predictions = self.runtime.run(self._prepare(image))
-        found = self._found(predictions, image, threshold, top_k)
+            predictions = self.runtime.run_watched(self._batch(images))
+        found = self._found(predictions, images, threshold, top_k)[0]
         name = Path(source).name if isinstance(source, str | Path) else "image"
         return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, threshold)
+
+    def _batch_size_of(self, shape: ImageSize) -> int:
+        return self.batch_size if isinstance(self.batch_size, int) else fitting_batch_size(shape, self.device)
 
     def _check(self, threshold: float | None, top_k: int) -> float:
         """The threshold, by default the one kept with the weights."""
@@ -114,27 +174,59 @@ class Detector:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
         return threshold
 
-    def _detect(self, source: ImageSource, threshold: float, top_k: int) -> Detections:
-        image = read_image(source)
-        return self._found(self.runtime.run(self._prepare(image)), image, threshold, top_k)
+    def _prepare(self, image: Pixels, keep_image: bool = False) -> Prepared:
+        with one_memory_error():
+            return prepare(image, self.info.preprocessing, keep_image=keep_image)
 
-    def _prepare(self, image: UInt8[np.ndarray, "_ _ 3"]) -> ImageBatch:
+    def _run(self, images: Sequence[Prepared], threshold: float, top_k: int) -> list[Detections]:
+        """The detections in images of one shape."""
+        return self._found(self.runtime.run(self._batch(images)), images, threshold, top_k)
+
+    def _batch(self, images: Sequence[Prepared]) -> ImageBatch:
         preprocessing = self.info.preprocessing
-        return ImageBatch.from_images([prepare_image(image, preprocessing)], size_divisor=preprocessing.divisor)
+        with one_memory_error():
+            return ImageBatch.from_images([normalised(image.pixels.to(self.device), preprocessing) for image in images],
+                                          size_divisor=preprocessing.divisor)
 
-    def _found(self, predictions: Predictions, image: UInt8[np.ndarray, "_ _ 3"], threshold: float,
-               top_k: int) -> Detections:
-        height, width = image.shape[:2]
-        found = predictions.detections([(height, width)], top_k, self.names,
-                                       self.info.postprocessing.nms_threshold)[0].above(threshold)
-        inside = np.clip(found.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-        return replace(found, boxes=inside)
+    def _found(self, predictions: Predictions, images: Sequence[Prepared], threshold: float,
+               top_k: int) -> list[Detections]:
+        found = predictions.detections([image.size for image in images], top_k, self.names,
+                                       self.info.postprocessing.nms_threshold)
+        return [each.above(threshold).clipped() for each in found]
 
 
-def _kept(source: ImageSource, is_single: bool) -> object:
-    """What a notebook may show the picture from: of many images only their paths, since pixels fill the memory."""
-    kept = (str, Path, PIL.Image.Image, np.ndarray, torch.Tensor) if is_single else (str, Path)
-    return source if isinstance(source, kept) else None
+def _shown(source: ImageSource) -> object:
+    """What a notebook may show the picture from."""
+    return source if isinstance(source, str | Path | PIL.Image.Image | np.ndarray | torch.Tensor) else None
+
+
+def _reading(source: ImageSource) -> Read:
+    """What reads an image in a thread. Only files and their bytes are read there: others may change meanwhile."""
+    if isinstance(source, str | bytes | os.PathLike):
+        return partial(read_image, source)
+    try:
+        image = read_image(source)
+    except ImageError as error:
+        return partial(_fail, error)
+    return lambda: image
+
+
+def _fail(error: ImageError) -> Pixels:
+    raise error
+
+
+def _results(found: Generator[Found], paths: deque[str | Path | None]) -> Generator[Detections | Problem]:
+    """What was found, with the paths that a notebook shows pictures from: pictures themselves would fill the memory."""
+    with closing(found):
+        for each in found:
+            path, result = paths.popleft(), each.result
+            yield replace(result, source=path) if isinstance(result, Detections) else result
+
+
+def _raised(result: Detections | Problem) -> Detections:
+    if isinstance(result, Detections):
+        return result
+    raise result
 
 
 def _find_device(name: str) -> torch.device:
