@@ -134,7 +134,7 @@ def times_by_tokens(repeats: int, device: str) -> dict[str, list[tuple[float, fl
         inputs = arguments(shapes, None, device)
         cases = {name: (lambda op=op, inputs=inputs: forward(op, inputs)) for name, op in peers().items()}
         check_same({name: case() for name, case in cases.items()})
-        for name, times in timed(cases, repeats, device).items():
+        for name, times in timed(cases, repeats, device, in_sequence=True).items():
             points[name].append((inputs[0].shape[1], statistics.median(times)))
     return points
 
