@@ -1,7 +1,7 @@
 """Videos, frame by frame: a file, an open file, or the address of a stream, decoded by FFmpeg through PyAV.
 
-Videos are not trusted: only containers that name no other file are opened, the number of pixels is bounded, and whatever
-is wrong is a VideoError, or a BrokenFrame where only that frame is.
+Videos are not trusted: only containers that name no other file are opened, the number of pixels is bounded, and
+whatever is wrong is a VideoError, or a BrokenFrame where only that frame is.
 """
 
 import heapq
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from deformable_detr.detect.video.errors import VideoError, import_av, reason_of
+from deformable_detr.detect.video.streams import PROTOCOLS, is_stream, without_password
 from deformable_detr.images import MAX_PIXELS
 from deformable_detr.text import printable
 
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
 CONTAINERS = ("asf", "av1", "avi", "flv", "gxf", "h264", "hevc", "ivf", "live_flv", "m4v", "matroska", "mjpeg", "mov",
               "mp4", "mpeg", "mpegts", "mpegvideo", "mpjpeg", "mxf", "nut", "obu", "ogg", "rm", "rtp", "rtsp", "sdp",
               "webm", "wtv", "yuv4mpegpipe")
-STREAM_SCHEMES = ("rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "udp")
-STREAM_PROTOCOLS = ("crypto", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "srtp", "tcp", "tls", "udp")
 SECONDS_WITHOUT_DATA = 20       # of a stream, after which it has ended
-SUFFIXES = frozenset({".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-                      ".mxf", ".ogv", ".ts", ".webm", ".wmv"})
 USUAL_RATE = Fraction(25)       # frames a second, of videos that do not say it
 MISSING_SECONDS = 0.5           # at the end, from which a video is truncated: players' rounding is less
 
@@ -72,7 +69,7 @@ class Video:
         if every < 1:
             raise ValueError(f"every: expected at least 1, got {every}")
         given = os.fspath(source) if isinstance(source, str | os.PathLike) else source
-        self.name = name if name is not None else given if isinstance(given, str) else "video"
+        self.name = name or (without_password(given) if isinstance(given, str) else "video")
         self.every = every
         self._av = import_av(self.name)
         self._container = self._open(given)
@@ -150,7 +147,7 @@ class Video:
         limits = {"format_whitelist": ",".join(CONTAINERS)}
         try:
             if is_stream(source):
-                limits["protocol_whitelist"] = ",".join(STREAM_PROTOCOLS)
+                limits["protocol_whitelist"] = ",".join(PROTOCOLS)
             elif isinstance(source, str):
                 if Path(source).stat().st_size == 0:
                     raise self._error("empty file")
@@ -193,8 +190,3 @@ class Video:
 
     def _error(self, reason: str) -> VideoError:
         return VideoError(f"{printable(self.name)}: {reason}")
-
-
-def is_stream(source: object) -> bool:
-    """Whether it is the address of a stream, as of a camera."""
-    return isinstance(source, str) and source.partition("://")[0].lower() in STREAM_SCHEMES and "://" in source

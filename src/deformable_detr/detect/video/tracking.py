@@ -36,8 +36,8 @@ class Tracker:
         rows.data["row"] = np.arange(len(found))
         tracked = self._tracker.update(rows, timestamp=self._seconds)
         tracks = np.full(len(found), -1, dtype=np.int64)
-        if len(tracked):
-            tracks[tracked.data["row"]] = tracked.tracker_id
+        if tracked.tracker_id is not None and len(tracked):
+            tracks[np.asarray(tracked.data["row"], dtype=np.int64)] = tracked.tracker_id
         return replace(found, tracks=tracks).above(self.threshold)
 
 

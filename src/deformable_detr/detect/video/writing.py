@@ -22,57 +22,79 @@ def writing_video(path: Path, rate: Fraction) -> "Iterator[VideoWriter]":
 
     Raises VideoError, which names `path`.
     """
-    av = import_av(str(path))
     try:
         with writing_marked_video(path) as file:
-            writer = VideoWriter(file, rate)
+            writer = VideoWriter(file, rate, str(path))
             try:
                 yield writer
                 writer.finish()
             finally:
                 writer.close()
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{printable(str(path))}: cannot be written ({reason_of(error)})") from error
+    except OSError as error:
+        raise _error(path, error) from error
 
 
 class VideoWriter:
-    """Writes frames at their times. Those of another size than the first are scaled to it."""
+    """Writes frames at their times. Those of another size than the first are scaled to it.
 
-    def __init__(self, file: BinaryIO, rate: Fraction) -> None:
-        self._av = import_av("video")
+    Methods raise VideoError, which names `name`, or the OSError of the file.
+    """
+
+    def __init__(self, file: BinaryIO, rate: Fraction, name: str) -> None:
+        self._av = import_av(name)
         self._container = self._av.open(file, "w", format="mp4")
-        self._rate = rate
+        self._name, self._rate = name, rate
         self._stream: Any = None
-        self._last = -1.0       # ticks
+        self._last: int | None = None       # ticks
 
     def write(self, image: PIL.Image.Image, seconds: float | None) -> None:
         """Add a frame that is shown from `seconds` on, or just after the one before."""
-        if self._stream is None:
-            self._stream = self._start(image)
         even = image.crop((0, 0, image.width + image.width % 2, image.height + image.height % 2))   # as the codec needs
-        frame = self._av.VideoFrame.from_image(even)
-        if frame.width != self._stream.width or frame.height != self._stream.height:
-            frame = frame.reformat(self._stream.width, self._stream.height)
-        next_tick = self._last + (TICKS / self._rate if self._last >= 0 else 1)
-        self._last = max(self._last + 1, round(next_tick if seconds is None else seconds * TICKS))
-        frame.pts, frame.time_base = int(self._last), Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(frame))
+        with self._one_error():
+            self._stream = self._stream or self._start(even.size)
+            frame = self._av.VideoFrame.from_image(even)
+            if even.size != (self._stream.width, self._stream.height):
+                frame = frame.reformat(self._stream.width, self._stream.height)
+            frame.pts, frame.time_base = self._tick(seconds), Fraction(1, TICKS)
+            self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
         """Write what the encoder still holds, and the end of the file."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._one_error():
+            if self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
 
     def close(self) -> None:
         """Give up what is not written, if `finish` has not been called."""
         with suppress(self._av.FFmpegError, OSError):
             self._container.close()
 
-    def _start(self, image: PIL.Image.Image) -> Any:
+    def _start(self, size: tuple[int, int]) -> Any:
         encoder = next(name for name in ENCODERS if name in self._av.codecs_available)
         stream = self._container.add_stream(encoder, rate=self._rate, options=dict(ENCODERS[encoder]))
-        stream.width, stream.height = image.width + image.width % 2, image.height + image.height % 2
+        stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, TICKS)
         return stream
+
+    def _tick(self, seconds: float | None) -> int:
+        """When the next frame is shown: later than the one before."""
+        if self._last is None:
+            self._last = round((seconds or 0) * TICKS)
+        elif seconds is None:
+            self._last += round(TICKS / self._rate)
+        else:
+            self._last = max(self._last + 1, round(seconds * TICKS))
+        return self._last
+
+    @contextmanager
+    def _one_error(self) -> Iterator[None]:
+        try:
+            yield
+        except self._av.FFmpegError as error:
+            raise _error(self._name, error) from error
+
+
+def _error(path: str | Path, error: Exception) -> VideoError:
+    return VideoError(f"{printable(str(path))}: cannot be written ({reason_of(error)})")
