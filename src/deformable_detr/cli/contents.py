@@ -1,6 +1,7 @@
 """What an address or standard input holds: the bytes of an image, or an open video."""
 
 import io
+import logging
 import sys
 import tempfile
 from http.client import HTTPException
@@ -17,6 +18,9 @@ IMAGE_SECONDS = 120.0
 MAX_VIDEO_BYTES = 8 * 2**30     # on the disk, while the video is read
 VIDEO_SECONDS = 3600.0
 LONGEST_NAME = 100              # letters
+NOTED_BYTES = 32 * 2**20        # of a video, from which a line says that it is fetched
+
+logger = logging.getLogger(__name__)
 
 
 def address_content(address: str) -> bytes | io.BufferedIOBase:
@@ -28,7 +32,7 @@ def address_content(address: str) -> bytes | io.BufferedIOBase:
     try:
         if answer.kind.startswith("text/"):
             raise ValueError(f"expected an image or a video, got {answer.kind}")
-        return _content(answer.body, answer.length, IMAGE_SECONDS, VIDEO_SECONDS)
+        return _content(answer.body, address, answer.length, IMAGE_SECONDS, VIDEO_SECONDS)
     except (OSError, ValueError, HTTPException) as error:
         if not isinstance(error, TimeoutError):
             answer.body.close()
@@ -40,7 +44,7 @@ def standard_input() -> bytes | io.BufferedIOBase:
     try:
         if sys.stdin is None or sys.stdin.isatty():
             raise ValueError(f"expected an image or a video, got {'nothing' if sys.stdin is None else 'a terminal'}")
-        return _content(cast("io.BufferedIOBase", sys.stdin.buffer), None)
+        return _content(cast("io.BufferedIOBase", sys.stdin.buffer), "-", None)
     except (OSError, ValueError) as error:
         raise ValueError(f"-: {error}") from error
 
@@ -53,7 +57,7 @@ def name_at(address: str) -> str:
     return safe[-LONGEST_NAME:] or "image"
 
 
-def _content(stream: io.BufferedIOBase, length: int | None, image_seconds: float | None = None,
+def _content(stream: io.BufferedIOBase, name: str, length: int | None, image_seconds: float | None = None,
              video_seconds: float | None = None) -> bytes | io.BufferedIOBase:
     start = _start(stream)
     if not start:
@@ -64,6 +68,8 @@ def _content(stream: io.BufferedIOBase, length: int | None, image_seconds: float
             return image.getvalue()
     if length is None and start[4:8] != b"ftyp":        # an MP4 may have its index at its end
         return io.BufferedReader(_Resumed(start, stream))
+    if (length or 0) > NOTED_BYTES:
+        logger.info("%s: fetching %d MB", name, (length or 0) // 2**20)
     video = cast("io.BufferedIOBase", tempfile.TemporaryFile())  # noqa: SIM115
     try:
         _copy_all(start, stream, video, length, MAX_VIDEO_BYTES, video_seconds)

@@ -26,7 +26,7 @@ class Clip:
     """A video whose frames are items."""
 
     path: Path          # from whose name that of its drawing is made
-    rate: Fraction      # frames a second
+    rate: Fraction      # frames a second, of those that are items
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _content_items(entry: Input, every: int) -> Iterator[Item]:
 
 def _frames(name: str, path: Path, source: Path | str | io.BufferedIOBase, every: int) -> Iterator[Item]:
     with Video(source, name, every) as video:
-        clip = Clip(path, video.rate)
+        clip = Clip(path, video.rate / every)
         for frame in video:
             here = partial(Item, name, path, clip=clip, number=frame.number, seconds=frame.seconds)
             if isinstance(frame, BrokenFrame):

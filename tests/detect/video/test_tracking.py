@@ -72,6 +72,14 @@ def test_nothing_found_and_lost_objects() -> None:
     assert before.tracks[0] != after.tracks[0]
 
 
+@pytest.mark.parametrize("rate", [0.2, 3, 120])
+def test_any_rate(rate: float) -> None:
+    tracker = Tracker(0.5, rate)
+    seen = [tracker.update(detections((50 + index, 50, 0.9, 1)) if index != 5 else detections(), index / rate)
+            for index in range(10)]
+    assert [found.tracks.tolist() for found in seen if found.tracks is not None] == [[-1], *[[0]] * 4, [], *[[0]] * 4]
+
+
 def test_times_that_stand_still() -> None:
     """Warnings are errors here."""
     tracker = Tracker(0.5, 25)
