@@ -51,6 +51,7 @@ class Detections:
     image_size: ImageSize                   # (height, width)
     queries: Int64[np.ndarray, "T"] | None = None   # the query that found each; None where this is not known
     source: Any = None                      # the image, or its path, where a notebook can show it
+    tracks: Int64[np.ndarray, "T"] | None = None    # of a video: the number of each object, -1 while it has none
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -128,22 +129,31 @@ class Detections:
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
                           [self.names[index] for index in kept], self.image_size,
-                          None if self.queries is None else self.queries[kept], self.source)
+                          None if self.queries is None else self.queries[kept], self.source,
+                          None if self.tracks is None else self.tracks[kept])
 
     def draw(self, image: "ImageSource") -> "PIL.Image.Image":
-        """The upright image with boxes, names and scores drawn on it."""
+        """The upright image with boxes, names, tracks and scores drawn on it."""
         from deformable_detr.drawing import draw_boxes
 
-        captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
+        tracks = [""] * len(self) if self.tracks is None else [f" #{track}" if track >= 0 else ""
+                                                               for track in self.tracks]
+        captions = [f"{name}{track} {score:.2f}" for name, track, score in zip(self.names, tracks, self.scores,
+                                                                               strict=True)]
         return draw_boxes(image, self.boxes, captions, self.labels)
 
     def to_dict(self, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """Plain numbers for JSON: `label` is the class index; the class's entry of `category_ids` is `category_id`."""
+        """Plain numbers for JSON: `label` is the class index; the class's entry of `category_ids` is `category_id`.
+
+        `track` is there for frames of a video whose objects are tracked; None while an object has no number yet.
+        """
         height, width = self.image_size
+        tracks = [{}] * len(self) if self.tracks is None else [{"track": int(track) if track >= 0 else None}
+                                                               for track in self.tracks]
         found = [{"label": each.label, "name": each.name, "score": round(each.score, 4),
                   "box": [round(float(edge), 2) for edge in each.box],
-                  **({} if category_ids is None else {"category_id": int(category_ids[each.label])})}
-                 for each in self]
+                  **({} if category_ids is None else {"category_id": int(category_ids[each.label])}), **track}
+                 for each, track in zip(self, tracks, strict=True)]
         return {"width": width, "height": height, "detections": found}
 
     def to_supervision(self) -> "supervision.Detections":
@@ -151,7 +161,7 @@ class Detections:
         import supervision
 
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels,
-                                      data={"class_name": np.array(self.names, dtype=str)})
+                                      tracker_id=self.tracks, data={"class_name": np.array(self.names, dtype=str)})
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ FLAGS = {
     "--output": OUT, "--output-dir": OUT, "--save-dir": OUT, "--project": OUT,
     "--max-det": "--top-k", "--max-detections": "--top-k", "--topk": "--top-k",
     "--iou": "--nms-threshold, of train", "--iou-thres": "--nms-threshold, of train",
+    "--vid-stride": "--every", "--stride": "--every", "--skip-frames": "--every", "--tracker": "--track",
     "--batch": "--batch-size", "--bs": "--batch-size", "--workers": "--num-workers",
     "--gpu": "--device cuda", "--cuda": "--device cuda", "--cpu": "--device cpu", "--gpus": "--device cuda",
     "--silent": "--quiet",
