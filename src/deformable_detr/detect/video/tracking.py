@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from deformable_detr.detections import Detections
+from deformable_detr.detections import Detections, Threshold
 
 FAINT = 0.1     # score of detections that only continue a track, as published
 MEMORY = 30     # frames at 30 a second, so one second, for which an object that is not seen keeps its number
@@ -18,15 +18,16 @@ class Tracker:
     object is hard to see, and are not returned. Raises ImportError where `trackers` is not installed.
     """
 
-    def __init__(self, threshold: float, rate: Fraction | float = 30) -> None:
+    def __init__(self, threshold: Threshold, rate: Fraction | float = 30) -> None:
         from trackers import ByteTrackTracker
 
         self.threshold = threshold
         self._rate = float(rate)
         self._seconds = 0.0
+        lowest = float(np.min(threshold))
         # Their thresholds are for scores near 1. Here whoever chose `threshold` has said what counts as found.
         self._tracker = ByteTrackTracker(lost_track_buffer=MEMORY, frame_rate=self._rate,
-                                         track_activation_threshold=threshold, high_conf_det_threshold=threshold)
+                                         track_activation_threshold=lowest, high_conf_det_threshold=lowest)
 
     def update(self, found: Detections, seconds: float | None = None) -> Detections:
         """The detections of the next frame that are above the threshold, with their `tracks`."""
@@ -41,6 +42,8 @@ class Tracker:
         return replace(found, tracks=tracks).above(self.threshold)
 
 
-def faint(threshold: float) -> float:
+def faint(threshold: Threshold) -> Threshold:
     """The lowest score that a tracker wants, of detections that are shown from `threshold` on."""
+    if isinstance(threshold, np.ndarray):
+        return np.where(threshold > 1, threshold, np.minimum(FAINT, threshold))
     return min(FAINT, threshold)
