@@ -137,11 +137,12 @@ def test_data_sets_are_read_by_supervision(out: Path, images: dict[Path, Detecti
     for data, shift in (
             (supervision.DetectionDataset.from_yolo(str(yolo / "images"), str(yolo / "labels"),
                                                     str(yolo / "data.yaml")), 0),
-            # There pixels are counted from 1.
-            (supervision.DetectionDataset.from_pascal_voc(str(voc / "JPEGImages"), str(voc / "Annotations")), -1)):
+            # There pixels are counted from 1, and both edges are within.
+            (supervision.DetectionDataset.from_pascal_voc(str(voc / "JPEGImages"), str(voc / "Annotations")),
+             (-1, -1, 0, 0))):
         by_name = {Path(path).name: rows for path, rows in data.annotations.items()}
         assert [data.classes[label] for label in by_name["a-2.png"].class_id] == found.names
-        np.testing.assert_allclose(by_name["a-2.png"].xyxy, found.boxes + shift, atol=TOLERANCE)
+        np.testing.assert_allclose(by_name["a-2.png"].xyxy, found.boxes + np.array(shift), atol=TOLERANCE)
         assert len(by_name["b.png"]) == 0
 
 
