@@ -7,23 +7,27 @@ from xml.etree import ElementTree as ET
 
 from deformable_detr.detect.results.image_files import copy_image
 from deformable_detr.detect.results.saved import Add, Classes, Saved
+from deformable_detr.detect.results.whole_text import whole_text
 from deformable_detr.files import write_whole
 
 
 @contextmanager
 def voc(folder: Path, classes: Classes) -> Iterator[Add]:
-    """Images, and an XML file for each. Edges are counted from 0, as today's labelling tools do."""
+    """Images, an XML file for each, and a list of them. Edges are counted from 0, as today's labelling tools do."""
     sheets, images = folder / "Annotations", folder / "JPEGImages"
     sheets.mkdir(parents=True)
     images.mkdir()
     write_whole(folder / "classes.txt", "".join(f"{name}\n" for name in classes.names).encode())
 
-    def add(saved: Saved) -> None:
-        copy_image(saved, images)
-        sheet = _sheet(saved, classes)
-        ET.indent(sheet)
-        write_whole(sheets / f"{Path(saved.name).stem}.xml", ET.tostring(sheet, encoding="utf-8"))
-    yield add
+    with whole_text(folder / "ImageSets" / "Main" / "train.txt") as write:
+        def add(saved: Saved) -> None:
+            copy_image(saved, images)
+            sheet = _sheet(saved, classes)
+            ET.indent(sheet)
+            stem = Path(saved.name).stem
+            write_whole(sheets / f"{stem}.xml", ET.tostring(sheet, encoding="utf-8"))
+            write(f"{stem}\n")
+        yield add
 
 
 def _sheet(saved: Saved, classes: Classes) -> ET.Element:
