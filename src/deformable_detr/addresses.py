@@ -5,13 +5,14 @@ time is over, because nothing in Python interrupts them.
 """
 
 import http.client
+import io
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from deformable_detr.text import printable
@@ -34,7 +35,7 @@ class AddressError(ValueError):
 class Answer(NamedTuple):
     """What an address has answered: its body is still to be read."""
 
-    body: BinaryIO
+    body: io.BufferedIOBase
     length: int | None      # bytes; None if the server does not say, as for a camera
     kind: str               # "image/jpeg", as the server says
 
@@ -60,28 +61,37 @@ def open_address(address: str) -> Answer:
     raise AddressError(printable(f"{address}: {' '.join(reason.split())}"))
 
 
-def copy(source: BinaryIO, target: BinaryIO, max_bytes: int, max_seconds: float | None = None) -> int:
+def copy(source: io.BufferedIOBase, target: io.BufferedIOBase, max_bytes: int, max_seconds: float | None = None) -> int:
     """Copy the rest of a stream, and return how many bytes that were.
 
-    Raises ValueError for more than `max_bytes`, TimeoutError if it takes longer than `max_seconds`.
+    Raises ValueError for more than `max_bytes`, TimeoutError if it takes longer than `max_seconds`: then the stream
+    is still waited for in a thread, which closes it.
     """
     stopped = threading.Event()
 
     def run() -> int:
         copied = 0
-        while not stopped.is_set() and (piece := source.read(PIECE)):
+        while not stopped.is_set() and (piece := _next_piece(source)):
             copied += len(piece)
             if copied > max_bytes:
                 raise ValueError(f"too large: expected at most {max_bytes // 2**20} MB")
             target.write(piece)
+        if stopped.is_set():
+            source.close()
         return copied
 
     try:
         return run() if max_seconds is None else _within(max_seconds, run)
     except TimeoutError:
-        raise TimeoutError(f"not complete after {max_seconds:g} seconds") from None
-    finally:
         stopped.set()
+        raise TimeoutError(f"not complete after {max_seconds:g} seconds") from None
+
+
+def _next_piece(source: io.BufferedIOBase) -> bytes:
+    try:
+        return source.read(PIECE)
+    except TimeoutError as error:
+        raise ConnectionError(f"nothing came for {IDLE_SECONDS:g} seconds") from error
 
 
 def _request(address: str) -> urllib.request.Request:
@@ -121,6 +131,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if not is_address(newurl):
+            fp.close()
             raise urllib.error.URLError(f"it redirects to {newurl}, expected an http(s) address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

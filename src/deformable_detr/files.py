@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import errno
+import io
 import itertools
 import os
 import platform
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
 # The name of an unfinished file says who writes it: the host, the process's number, and which process of that number.
@@ -31,7 +31,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def writing_whole(path: Path) -> Iterator[BinaryIO]:
+def writing_whole(path: Path) -> Iterator[io.BufferedIOBase]:
     """A new file next to `path`, renamed to it at the end: no reader meets half of it, and no crash leaves half.
 
     Only a regular file is replaced: never a folder, a pipe, a device, or a link, wherever it leads. On a full disk
@@ -64,7 +64,7 @@ def _check_regular(path: Path) -> bool:
 
 
 @contextmanager
-def _unfinished(path: Path) -> Iterator[BinaryIO]:
+def _unfinished(path: Path) -> Iterator[io.BufferedIOBase]:
     name = os.fsencode(path.name)[:LONGEST_NAME].decode(errors="ignore")
     unfinished = path.with_name(f".{name}.{HOST}-{os.getpid()}-{PROCESS}-{next(NUMBERS)}.unfinished")
     try:

@@ -4,12 +4,12 @@ The mark holds a checksum of the rest of the file, so a drawing that somebody ha
 """
 
 import errno
+import io
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from deformable_detr.files import write_whole, writing_whole
 
@@ -61,7 +61,7 @@ def write_marked(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def writing_marked_video(path: Path) -> Iterator[BinaryIO]:
+def writing_marked_video(path: Path) -> Iterator[io.BufferedIOBase]:
     """A file for an MP4, which gets the mark at the end of the block; whole or not at all. Raises as `write_marked`."""
     _refuse_others(path)
     with writing_whole(path) as file:
@@ -111,7 +111,7 @@ def _mark(content: bytes) -> bytes:
     return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
 
 
-def _is_marked_video(file: BinaryIO) -> bool:
+def _is_marked_video(file: io.BufferedIOBase) -> bool:
     size = file.seek(0, os.SEEK_END) - MP4_MARK
     if size < 0:
         return False
@@ -120,7 +120,7 @@ def _is_marked_video(file: BinaryIO) -> bool:
     return WORDS in mark and mark == _video_mark(file, size)
 
 
-def _video_mark(file: BinaryIO, size: int) -> bytes:
+def _video_mark(file: io.BufferedIOBase, size: int) -> bytes:
     """The mark for the first `size` bytes of the file."""
     checksum = 0
     file.seek(0)

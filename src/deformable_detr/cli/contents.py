@@ -1,15 +1,16 @@
 """What an address or standard input holds: the bytes of an image, or an open video."""
 
 import io
+import logging
 import sys
 import tempfile
 from http.client import HTTPException
 from pathlib import PurePosixPath
-from typing import BinaryIO, cast
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from deformable_detr.addresses import AddressError, copy, open_address
-from deformable_detr.cli.inputs import PREFIX, STANDARD_INPUT
+from deformable_detr.cli.inputs import PREFIX
 from deformable_detr.images import begins_as_image
 
 MAX_IMAGE_BYTES = 256 * 2**20
@@ -17,9 +18,12 @@ IMAGE_SECONDS = 120.0
 MAX_VIDEO_BYTES = 8 * 2**30     # on the disk, while the video is read
 VIDEO_SECONDS = 3600.0
 LONGEST_NAME = 100              # letters
+NOTED_BYTES = 32 * 2**20        # of a video, from which a line says that it is fetched
+
+logger = logging.getLogger(__name__)
 
 
-def address_content(address: str) -> bytes | BinaryIO:
+def address_content(address: str) -> bytes | io.BufferedIOBase:
     """What an address holds: the bytes of an image, or an open video, which the caller closes. Raises AddressError.
 
     A video whose length is known is fetched whole: reading it may take longer than its server waits.
@@ -28,20 +32,21 @@ def address_content(address: str) -> bytes | BinaryIO:
     try:
         if answer.kind.startswith("text/"):
             raise ValueError(f"expected an image or a video, got {answer.kind}")
-        return _content(answer.body, answer.length, IMAGE_SECONDS, VIDEO_SECONDS)
+        return _content(answer.body, address, answer.length, IMAGE_SECONDS, VIDEO_SECONDS)
     except (OSError, ValueError, HTTPException) as error:
-        answer.body.close()
+        if not isinstance(error, TimeoutError):
+            answer.body.close()
         raise AddressError(f"{address}: {error}") from error
 
 
-def standard_input() -> bytes | BinaryIO:
+def standard_input() -> bytes | io.BufferedIOBase:
     """What standard input holds: the bytes of an image, or an open video. Raises ValueError."""
     try:
         if sys.stdin is None or sys.stdin.isatty():
             raise ValueError(f"expected an image or a video, got {'nothing' if sys.stdin is None else 'a terminal'}")
-        return _content(cast("BinaryIO", sys.stdin.buffer), None)
+        return _content(cast("io.BufferedIOBase", sys.stdin.buffer), "-", None)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{STANDARD_INPUT}: {error}") from error
+        raise ValueError(f"-: {error}") from error
 
 
 def name_at(address: str) -> str:
@@ -52,8 +57,8 @@ def name_at(address: str) -> str:
     return safe[-LONGEST_NAME:] or "image"
 
 
-def _content(stream: BinaryIO, length: int | None, image_seconds: float | None = None,
-             video_seconds: float | None = None) -> bytes | BinaryIO:
+def _content(stream: io.BufferedIOBase, name: str, length: int | None, image_seconds: float | None = None,
+             video_seconds: float | None = None) -> bytes | io.BufferedIOBase:
     start = _start(stream)
     if not start:
         raise ValueError("nothing came")
@@ -62,8 +67,10 @@ def _content(stream: BinaryIO, length: int | None, image_seconds: float | None =
             _copy_all(start, stream, image, length, MAX_IMAGE_BYTES, image_seconds)
             return image.getvalue()
     if length is None and start[4:8] != b"ftyp":        # an MP4 may have its index at its end
-        return cast("BinaryIO", _Resumed(start, stream))
-    video = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115
+        return io.BufferedReader(_Resumed(start, stream))
+    if (length or 0) > NOTED_BYTES:
+        logger.info("%s: fetching %d MB", name, (length or 0) // 2**20)
+    video = cast("io.BufferedIOBase", tempfile.TemporaryFile())  # noqa: SIM115
     try:
         _copy_all(start, stream, video, length, MAX_VIDEO_BYTES, video_seconds)
         video.seek(0)
@@ -73,7 +80,7 @@ def _content(stream: BinaryIO, length: int | None, image_seconds: float | None =
     return video
 
 
-def _start(stream: BinaryIO) -> bytes:
+def _start(stream: io.BufferedIOBase) -> bytes:
     """The first bytes; a pipe gives fewer at a time than asked for."""
     start = b""
     while len(start) < PREFIX and (piece := stream.read(PREFIX - len(start))):
@@ -81,7 +88,7 @@ def _start(stream: BinaryIO) -> bytes:
     return start
 
 
-def _copy_all(start: bytes, stream: BinaryIO, target: BinaryIO, length: int | None, max_bytes: int,
+def _copy_all(start: bytes, stream: io.BufferedIOBase, target: io.BufferedIOBase, length: int | None, max_bytes: int,
               seconds: float | None) -> None:
     if (length or 0) > max_bytes:
         raise ValueError(f"too large: expected at most {max_bytes // 2**20} MB, got {(length or 0) // 2**20}")
@@ -95,7 +102,7 @@ def _copy_all(start: bytes, stream: BinaryIO, target: BinaryIO, length: int | No
 class _Resumed(io.RawIOBase):
     """A stream whose start has been read before."""
 
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+    def __init__(self, start: bytes, rest: io.BufferedIOBase) -> None:
         self._start, self._rest = start, rest
 
     def readable(self) -> bool:
@@ -112,9 +119,9 @@ class _Resumed(io.RawIOBase):
         super().close()
 
 
-def _some(stream: BinaryIO, size: int) -> bytes:
+def _some(stream: io.BufferedIOBase, size: int) -> bytes:
     """At most `size` bytes, as soon as there are some."""
     try:
-        return stream.read1(size) if isinstance(stream, io.BufferedIOBase) else stream.read(size)
+        return stream.read1(size)
     except HTTPException as error:
         raise OSError(f"the connection ended ({error})") from error

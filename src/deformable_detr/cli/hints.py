@@ -5,7 +5,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "predict": "detect", "infer": "detect", "inference": "detect", "run": "detect",
     "val": "eval", "validate": "eval", "evaluate": "eval", "test": "eval",
-    "fit": "train", "finetune": "train", "fine-tune": "train",
+    "track": "detect --track", "fit": "train", "finetune": "train", "fine-tune": "train",
     "lint": "check", "verify": "check", "info": "doctor", "env": "doctor",
 }
 
@@ -22,6 +22,7 @@ FLAGS = {
     "--output": OUT, "--output-dir": OUT, "--save-dir": OUT, "--project": OUT,
     "--max-det": "--top-k", "--max-detections": "--top-k", "--topk": "--top-k",
     "--iou": "--nms-threshold, of train", "--iou-thres": "--nms-threshold, of train",
+    "--vid-stride": "--every", "--stride": "--every", "--skip-frames": "--every", "--tracker": "--track",
     "--batch": "--batch-size", "--bs": "--batch-size", "--workers": "--num-workers",
     "--gpu": "--device cuda", "--cuda": "--device cuda", "--cpu": "--device cpu", "--gpus": "--device cuda",
     "--save-txt": YOLO, "--save-conf": YOLO, "--save-json": "--save json, or --save coco", "--save-csv": "--save csv",

@@ -12,7 +12,7 @@ from deformable_detr.marks import is_marked
 
 logger = logging.getLogger(__name__)
 
-STANDARD_INPUT = "-"
+STANDARD_INPUT = "/dev/stdin"       # on all systems
 PREFIX = 16     # bytes of a file that tell what it is
 
 Kind = Literal["image", "video", "address", "stream", "standard input"]
@@ -55,7 +55,7 @@ def find_inputs(sources: Sequence[str], every: int = 1) -> list[Input]:
 def _remote_input(source: str) -> Input | None:
     """What is no file on this machine; None for the others."""
     if source == STANDARD_INPUT:
-        return Input(source, None, kind="standard input", num_frames=None)
+        return Input("-", None, kind="standard input", num_frames=None)
     if is_address(source):
         return Input(source, None, kind="address", source=source, num_frames=None)
     if is_stream(source):

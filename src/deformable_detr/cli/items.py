@@ -1,12 +1,13 @@
 """One after another, what there is to find objects in: images, and frames of videos."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,7 +26,7 @@ class Clip:
     """A video whose frames are items."""
 
     path: Path          # from whose name that of its drawing is made
-    rate: Fraction      # frames a second
+    rate: Fraction      # frames a second, of those that are items
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ def _content_items(entry: Input, every: int) -> Iterator[Item]:
             yield from _frames(entry.name, path, content, every)
 
 
-def _frames(name: str, path: Path, source: Path | str | BinaryIO, every: int) -> Iterator[Item]:
+def _frames(name: str, path: Path, source: Path | str | io.BufferedIOBase, every: int) -> Iterator[Item]:
     with Video(source, name, every) as video:
-        clip = Clip(path, video.rate)
+        clip = Clip(path, video.rate / every)
         for frame in video:
             here = partial(Item, name, path, clip=clip, number=frame.number, seconds=frame.seconds)
             if isinstance(frame, BrokenFrame):

@@ -22,4 +22,6 @@ def import_av(name: str) -> ModuleType:
 
 def reason_of(error: Exception) -> str:
     """What FFmpeg says, without its numbers and names of functions."""
+    if type(error).__name__ == "ExitError":     # how PyAV ends what takes too long
+        return "nothing came for too long"
     return printable(" ".join((getattr(error, "strerror", None) or str(error)).split()))

@@ -5,12 +5,13 @@ whatever is wrong is a VideoError, or a BrokenFrame where only that frame is.
 """
 
 import heapq
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -65,7 +66,8 @@ class Video:
     in messages. Raises VideoError if there is no video, and after the last frame if some are missing there.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | BinaryIO, name: str | None = None, every: int = 1) -> None:
+    def __init__(self, source: str | os.PathLike[str] | io.BufferedIOBase, name: str | None = None,
+                 every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every: expected at least 1, got {every}")
         given = os.fspath(source) if isinstance(source, str | os.PathLike) else source
@@ -143,7 +145,7 @@ class Video:
             return "damaged"
         return frame if frame.width * frame.height <= MAX_PIXELS else "too many pixels"
 
-    def _open(self, source: str | BinaryIO) -> Any:
+    def _open(self, source: str | io.BufferedIOBase) -> Any:
         limits = {"format_whitelist": ",".join(CONTAINERS)}
         try:
             if is_stream(source):
@@ -182,6 +184,8 @@ class Video:
     def _seconds(self) -> float | None:
         """How long the video is by what the file says; None if it does not, or says only how long its sound is."""
         stream = self._stream
+        if stream.frames and "mov" not in self._container.format.name.split(","):   # where some may be cut out
+            return stream.frames / float(self.rate)
         if stream.duration is not None:
             return float(stream.duration * stream.time_base)
         if self._container.duration is not None and len(self._container.streams) == 1:

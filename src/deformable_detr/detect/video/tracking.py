@@ -8,14 +8,17 @@ import numpy as np
 from deformable_detr.detections import Detections, Threshold
 
 FAINT = 0.1     # score of detections that only continue a track, as published
-MEMORY = 30     # frames at 30 a second, so one second, for which an object that is not seen keeps its number
+SECONDS_LOST = 1.0      # for which an object that is not seen keeps its number, as published
+FRAMES_LOST = 3         # where these are more
+THEIR_RATE = 30         # frames a second, in which `trackers` counts that time
 
 
 class Tracker:
     """Numbers the objects of one video.
 
     `update` wants all detections with a score of at least `faint`: those below `threshold` keep a track alive while its
-    object is hard to see, and are not returned. Raises ImportError where `trackers` is not installed.
+    object is hard to see, and are not returned. `rate` is how many frames a second there are. Raises ImportError where
+    `trackers` is not installed.
     """
 
     def __init__(self, threshold: Threshold, rate: Fraction | float = 30) -> None:
@@ -26,7 +29,8 @@ class Tracker:
         self._seconds = 0.0
         lowest = float(np.min(threshold))
         # Their thresholds are for scores near 1. Here whoever chose `threshold` has said what counts as found.
-        self._tracker = ByteTrackTracker(lost_track_buffer=MEMORY, frame_rate=self._rate,
+        seconds_lost = max(SECONDS_LOST, FRAMES_LOST / self._rate)
+        self._tracker = ByteTrackTracker(lost_track_buffer=round(seconds_lost * THEIR_RATE), frame_rate=self._rate,
                                          track_activation_threshold=lowest, high_conf_det_threshold=lowest)
 
     def update(self, found: Detections, seconds: float | None = None) -> Detections:

@@ -1,10 +1,11 @@
 """Drawn frames as an MP4."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import PIL.Image
 
@@ -12,7 +13,7 @@ from deformable_detr.detect.video.errors import VideoError, import_av, reason_of
 from deformable_detr.marks import writing_marked_video
 from deformable_detr.text import printable
 
-TICKS = 90_000      # a second: fine enough for any rate of frames
+TICKS = 30_000      # a second: for all usual rates, and MPEG-4 counts no finer than 65 535
 ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23"}, "mpeg4": {"qscale": "3"}}       # the first that there is
 
 
@@ -40,7 +41,7 @@ class VideoWriter:
     Methods raise VideoError, which names `name`, or the OSError of the file.
     """
 
-    def __init__(self, file: BinaryIO, rate: Fraction, name: str) -> None:
+    def __init__(self, file: io.BufferedIOBase, rate: Fraction, name: str) -> None:
         self._av = import_av(name)
         self._container = self._av.open(file, "w", format="mp4")
         self._name, self._rate = name, rate
