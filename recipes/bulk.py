@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     check_settings(options)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")       # which Ray would send to its makers
     on_cluster = options.address is not None
-    ray.init(address=options.address, include_dashboard=None if on_cluster else False,
+    ray.init(address=options.address or "local", include_dashboard=None if on_cluster else False,
              num_cpus=None if on_cluster else options.workers * options.cpus + SIDE_JOBS)
     # Ray writes down which images are in a file of OUT before and after it writes that file, and removes half ones.
     ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(

@@ -49,7 +49,7 @@ def open_address(address: str) -> Answer:
     """What the address answers. Raises AddressError within about ANSWER_SECONDS."""
     request = _request(address)
     try:
-        return _within(ANSWER_SECONDS, partial(_ask, request))
+        return within(ANSWER_SECONDS, partial(_ask, request))
     except TimeoutError:
         reason = f"no answer within {ANSWER_SECONDS:g} seconds"
     except urllib.error.HTTPError as error:
@@ -81,7 +81,7 @@ def copy(source: io.BufferedIOBase, target: io.BufferedIOBase, max_bytes: int, m
         return copied
 
     try:
-        return run() if max_seconds is None else _within(max_seconds, run)
+        return run() if max_seconds is None else within(max_seconds, run)
     except TimeoutError:
         stopped.set()
         raise TimeoutError(f"not complete after {max_seconds:g} seconds") from None
@@ -136,7 +136,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _within(seconds: float, work: Callable[[], Result]) -> Result:
+def within(seconds: float, work: Callable[[], Result]) -> Result:
     """What `work` returns or raises; TimeoutError if that takes longer: then it goes on, and nobody waits for it."""
     outcomes: SimpleQueue[Callable[[], Result]] = SimpleQueue()
 

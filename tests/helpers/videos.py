@@ -17,9 +17,9 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 def save_video(path: Path, frames: Iterable[np.ndarray], *, codec: str = "libx264", size: tuple[int, int] = (48, 64),
                times: Callable[[int], float] = lambda index: index / RATE, ticks: int = RATE,
-               rotation: int = 0) -> Path:
+               rotation: int = 0, options: dict[str, str] | None = None) -> Path:
     """Arrays (height, width, 3) of one size; `times` are the seconds of each frame, in steps of 1 / `ticks`."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.height, stream.width = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

@@ -4,12 +4,13 @@ import io
 import logging
 import sys
 import tempfile
+from functools import partial
 from http.client import HTTPException
 from pathlib import PurePosixPath
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from deformable_detr.addresses import AddressError, copy, open_address
+from deformable_detr.addresses import AddressError, copy, open_address, within
 from deformable_detr.cli.inputs import PREFIX
 from deformable_detr.images import begins_as_image
 
@@ -36,7 +37,7 @@ def address_content(address: str) -> bytes | io.BufferedIOBase:
     except (OSError, ValueError, HTTPException) as error:
         if not isinstance(error, TimeoutError):
             answer.body.close()
-        raise AddressError(f"{address}: {error}") from error
+        raise AddressError(f"{address}: {str(error) or 'nothing came for too long'}") from error
 
 
 def standard_input() -> bytes | io.BufferedIOBase:
@@ -59,7 +60,7 @@ def name_at(address: str) -> str:
 
 def _content(stream: io.BufferedIOBase, name: str, length: int | None, image_seconds: float | None = None,
              video_seconds: float | None = None) -> bytes | io.BufferedIOBase:
-    start = _start(stream)
+    start = _start(stream) if image_seconds is None else within(image_seconds, partial(_start, stream))
     if not start:
         raise ValueError("nothing came")
     if begins_as_image(start):

@@ -98,7 +98,7 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFl
     batch_size
         Images at a time, of those that have one shape; "auto" for what does not slow this device down.
     every
-        Of a video, the first of this many frames.
+        Of a video, one frame in this many.
     track
         Number the objects in a video, so that one has the same number in all frames.
     """

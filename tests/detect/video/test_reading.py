@@ -202,3 +202,22 @@ def test_addresses_of_streams() -> None:
     assert not any(map(is_stream, ("rtsp:/camera", "http://host", "clip.mp4", Path("rtsp://a"), 3)))
     assert without_password("rtsp://me:secret@camera:554/a@b") == "rtsp://me:***@camera:554/a@b"
     assert without_password("rtsp://camera/a@b") == "rtsp://camera/a@b"
+
+
+def test_streams_that_begin_in_the_middle(tmp_path: Path) -> None:
+    """As of a channel whose program changes: the first one is read to its end."""
+    first = save_video(tmp_path / "first.ts", noise(COUNT * 4))
+    others = [save_video(tmp_path / f"{index}.ts", numbered(5),
+                         options={"mpegts_start_pid": str(600 + 20 * index), "mpegts_pmt_start_pid": str(2000 + index)})
+              for index in range(40)]
+    content = b"".join(path.read_bytes() for path in (first, *others))
+    with Video(io.BytesIO(content), "clip") as video:
+        found = list(video)
+    assert [frame.number for frame in found if isinstance(frame, Frame)] == list(range(COUNT * 4))
+    assert len(found) <= COUNT * 4 + 1      # where the first ends, there may be a rest
+
+
+def test_times_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deformable_detr.detect.video.reading.LONGEST_SECONDS", 0.1)
+    path = save_video(tmp_path / "a.mp4", numbered(5))
+    assert [frame.seconds for frame in frames_of(path)] == [0, 0.04, 0.08, None, None]

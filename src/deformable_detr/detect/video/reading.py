@@ -30,6 +30,8 @@ CONTAINERS = ("asf", "av1", "avi", "flv", "gxf", "h264", "hevc", "ivf", "live_fl
               "webm", "wtv", "yuv4mpegpipe")
 SECONDS_WITHOUT_DATA = 20       # of a stream, after which it has ended
 USUAL_RATE = Fraction(25)       # frames a second, of videos that do not say it
+MAX_STREAMS = 64                # in a container, with those that begin later
+LONGEST_SECONDS = 1e9           # what is later is damaged
 MISSING_SECONDS = 0.5           # at the end, from which a video is truncated: players' rounding is less
 
 
@@ -137,6 +139,10 @@ class Video:
     def _packets(self) -> "Iterator[av.Packet]":
         try:
             yield from self._container.demux(self._stream)
+        except IndexError:      # PyAV's, before its last packet, where streams have begun in the middle of the file
+            last = self._av.Packet()
+            last.stream = self._stream
+            yield last
         except (self._av.FFmpegError, OSError) as error:
             raise self._error(f"cannot be read to its end ({reason_of(error)})") from None
 
@@ -146,7 +152,7 @@ class Video:
         return frame if frame.width * frame.height <= MAX_PIXELS else "too many pixels"
 
     def _open(self, source: str | io.BufferedIOBase) -> Any:
-        limits = {"format_whitelist": ",".join(CONTAINERS)}
+        limits = {"format_whitelist": ",".join(CONTAINERS), "max_streams": str(MAX_STREAMS)}
         try:
             if is_stream(source):
                 limits["protocol_whitelist"] = ",".join(PROTOCOLS)
@@ -179,7 +185,10 @@ class Video:
     def _since_start(self, pts: int | None) -> float | None:
         """The seconds from the start of the video."""
         stream = self._stream
-        return None if pts is None else float((pts - (stream.start_time or 0)) * stream.time_base)
+        if pts is None or stream.time_base is None:
+            return None
+        seconds = float((pts - (stream.start_time or 0)) * stream.time_base)
+        return seconds if abs(seconds) < LONGEST_SECONDS else None
 
     def _seconds(self) -> float | None:
         """How long the video is by what the file says; None if it does not, or says only how long its sound is."""

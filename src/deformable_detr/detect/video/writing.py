@@ -82,7 +82,7 @@ class VideoWriter:
     def _tick(self, seconds: float | None) -> int:
         """When the next frame is shown: later than the one before."""
         if self._last is None:
-            self._last = round((seconds or 0) * TICKS)
+            self._last = max(0, round((seconds or 0) * TICKS))
         elif seconds is None:
             self._last += round(TICKS / self._rate)
         else:
