@@ -173,3 +173,22 @@ def test_a_name_that_is_a_formula_or_markup(pictures: Path, call: list[str]) -> 
         assert len(DataFolder(Path("found") / folder).read("train", Findings(strict=True)).images)
     names = {path.name for path in Path("found/yolo/images").iterdir()}
     assert names == {"=HYPERLINK(1)_b_&.png", "new_line_[31m.png", "2.png"}
+
+
+def test_frames_of_a_video_are_images_of_their_own(folder: Path, call: list[str], capsys: Captured) -> None:
+    pytest.importorskip("av")
+    from helpers.videos import numbered, save_video
+
+    save_video(folder / "clip.mp4", numbered(4))
+    save = ["--top-k", "2", "--every", "2", "--save", "json,csv,coco,yolo,voc,labels", "--crop", "--json"]
+    assert cli.main(["detect", "clip.mp4", *call[2:], *save]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines(Path("detections/detections.jsonl")) == printed
+    names = ["clip_000000.jpg", "clip_000002.jpg"]
+    images = json.loads(Path("detections/coco/images.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == names
+    assert sorted(path.name for path in Path("detections/yolo/images").iterdir()) == names
+    assert sorted(path.name for path in Path("detections/voc/JPEGImages").iterdir()) == names
+    with Path("detections/detections.csv").open(encoding="utf-8") as file:
+        assert {row["frame"] for row in csv.DictReader(file)} == {"0", "2"}
+    assert len(list(Path("detections/crops").rglob("clip_00000?-[12].jpg"))) == 4
