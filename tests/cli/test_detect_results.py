@@ -167,12 +167,21 @@ def test_wrong_calls(pictures: Path, call: list[str], flags: str, message: str, 
 def test_a_name_that_is_a_formula_or_markup(pictures: Path, call: list[str]) -> None:
     (pictures / "0.png").rename(pictures / "=HYPERLINK(1)<b>&.png")
     (pictures / "1.png").rename(pictures / "new\nline\x1b[31m.png")
-    assert cli.main([*call, "--top-k", "1", "--save", "csv,voc,labels,yolo", "--out", "found"]) == 0
-    assert cli.main(["detect", "=HYPERLINK(1)<b>&.png", *call[2:]]) == 1
+    (pictures / "2.png").rename(pictures / "\udcff.png")        # of other bytes than UTF-8
+    every = "json,csv,coco,voc,labels,yolo"
+    assert cli.main([*call, "--top-k", "1", "--save", every, "--crop", "--out", "found"]) == 0
     for folder in ("voc", "yolo"):
         assert len(DataFolder(Path("found") / folder).read("train", Findings(strict=True)).images)
     names = {path.name for path in Path("found/yolo/images").iterdir()}
-    assert names == {"=HYPERLINK(1)_b_&.png", "new_line_[31m.png", "2.png"}
+    assert names == {"=HYPERLINK(1)_b_&.png", "new_line_[31m.png", "_.png"}
+    Path("found/cvat").mkdir()
+    Path("found/labels/cvat.xml").rename("found/cvat/annotations.xml")
+    content = Path("found/cvat/annotations.xml").read_text(encoding="utf-8")
+    assert 'name="=HYPERLINK(1)&lt;b&gt;&amp;.png"' in content
+    assert 'name="new?line?[31m.png"' in content
+    with Path("found/detections.csv").open(encoding="utf-8", newline="") as file:
+        files = [row["file"] for row in csv.DictReader(file)]
+    assert all(name.startswith("unlabelled/") for name in files)
 
 
 def test_frames_of_a_video_are_images_of_their_own(folder: Path, call: list[str], capsys: Captured) -> None:
