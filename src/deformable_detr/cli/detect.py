@@ -27,16 +27,8 @@ from deformable_detr.cli.app import (
     wrong_call_for,
 )
 from deformable_detr.cli.inputs import find_inputs, readable
-from deformable_detr.cli.outputs import Drawings, check_folder
-from deformable_detr.cli.results import (
-    ClassesFlag,
-    CropFlag,
-    SaveFlag,
-    ThresholdFlag,
-    check_free,
-    needs_images,
-    saving,
-)
+from deformable_detr.cli.outputs import Drawings
+from deformable_detr.cli.results import ClassesFlag, CropFlag, Results, SaveFlag, ThresholdFlag
 from deformable_detr.text import printable
 from deformable_detr.weights.sources import DEMO
 
@@ -51,8 +43,6 @@ if TYPE_CHECKING:
     from deformable_detr.detections import Detections, Threshold
 
 logger = logging.getLogger(__name__)
-
-DRAWINGS = Path("detections")
 
 
 @app.command
@@ -106,15 +96,9 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFl
     if track:
         _check_tracking()
     weights_file = find_weights_file(weights)
-    draws = "drawings" in save if save else out is not None or not as_json
-    if out is None and (draws or save or crop):
-        out = DRAWINGS
-    save = save or ()
-    if out is not None:
-        check_folder("--out", out)
-        check_free(out, save, crop=crop)
+    results = Results.asked_for(out, save, crop=crop, as_json=as_json)
     inputs = find_inputs(sources, every)
-    drawings = Drawings(out, readable(inputs)) if out and draws else None
+    drawings = Drawings(results.folder, readable(inputs)) if results.folder and results.draws else None
 
     from deformable_detr.cli.items import items_of
 
@@ -133,12 +117,12 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFl
     logger.debug("%s: %r", weights, detector)
     counts = [entry.num_frames for entry in inputs]
     total = None if None in counts else sum(filter(None, counts)) - len(problems)
-    with saving(out, save, detector.info, inputs, crop=crop) as results, \
-            _Job(detector, thresholds, top_k, drawings, as_json, track, results,
-                 keep_images=drawings is not None or needs_images(save, crop=crop)) as job:
+    with results.saving(detector.info, inputs) as saving, \
+            _Job(detector, thresholds, top_k, drawings, as_json, track, saving, results.need_images) as job:
         for item, found in messages.progress(job.found(chain([first], items)), total, "detecting", job.status):
             job.take(item, found)
     job.report_limits()
+    results.log()
     return 1 if problems or job.failed else 0
 
 
@@ -177,7 +161,7 @@ class _Job:
     drawings: Drawings | None
     as_json: bool
     track: bool
-    results: "Saving | None"
+    saving: "Saving | None"
     keep_images: bool
     failed: bool = False
     clip: "ClipReport | None" = None                            # whose frames come now
@@ -271,8 +255,8 @@ class _Job:
         elif self.drawings is not None:
             assert image is not None
             drawn = self.drawings.write(detections.draw(image), item.path)
-        if self.results is not None:
-            self.results.add(item.name, item.path, detections, image=image, is_file=item.is_file, place=item.place)
+        if self.saving is not None:
+            self.saving.add(item.name, item.path, detections, image=image, is_file=item.is_file, place=item.place)
         return drawn
 
     def _enter(self, item: "Item | None") -> None:

@@ -1,8 +1,10 @@
 """Which detections a call wants, and in which files: --threshold, --classes, --save and --crop."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -10,12 +12,16 @@ from cyclopts import Parameter, Token
 
 from deformable_detr.cli.app import WrongCallError
 from deformable_detr.cli.inputs import Input
+from deformable_detr.cli.outputs import check_folder
 from deformable_detr.detect.results import CROPS, PLACES, Format
 
 if TYPE_CHECKING:
     from deformable_detr.detect.results.saving import Saving
     from deformable_detr.weights import ModelInfo
 
+logger = logging.getLogger(__name__)
+
+FOLDER = Path("detections")     # where none is named
 Save = Format | Literal["drawings"]
 CHOICES = ("drawings", *get_args(Format))
 
@@ -66,31 +72,58 @@ SaveFlag = Annotated[tuple[Save, ...] | None, _words(_formats)]
 CropFlag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
-def check_free(out: Path, save: Sequence[Save], *, crop: bool) -> None:
-    """Refuse to write over results: somebody may have corrected them."""
-    places = [(f"--save {each}", PLACES[each]) for each in save if each != "drawings"]
-    for flag, place in [*places, *([("--crop", CROPS)] if crop else [])]:
-        if os.path.lexists(out / place):
-            raise WrongCallError(f"{flag}: {out / place} is there already, and results are never overwritten; "
-                                 "name another folder by --out")
+@dataclass(frozen=True)
+class Results:
+    """What a call writes, and where."""
 
+    folder: Path | None         # None if it writes nothing
+    draws: bool                 # images with their detections drawn in
+    formats: tuple[Format, ...]
+    crop: bool
 
-def needs_images(save: Sequence[Save], *, crop: bool) -> bool:
-    """Whether files are made of the pixels."""
-    return crop or bool({"yolo", "voc"} & set(save))
+    @classmethod
+    def asked_for(cls, out: Path | None, save: Sequence[Save] | None, *, crop: bool, as_json: bool) -> "Results":
+        """Refuses to write over results: somebody may have corrected them."""
+        draws = "drawings" in save if save else out is not None or not as_json
+        formats: list[Format] = [each for each in save or () if each != "drawings"]
+        if out is None and (draws or formats or crop):
+            out = FOLDER
+        results = cls(out, draws, tuple(formats), crop)
+        if out is not None:
+            check_folder("--out", out)
+        for flag, path in results.paths.items():
+            if os.path.lexists(path):
+                raise WrongCallError(f"{flag}: {path} is there already, and results are never overwritten; name "
+                                     "another folder by --out")
+        return results
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Files and folders of results, by the flags that ask for them."""
+        if self.folder is None:
+            return {}
+        return ({f"--save {each}": self.folder / PLACES[each] for each in self.formats}
+                | ({"--crop": self.folder / CROPS} if self.crop else {}))
 
-def saving(out: Path | None, save: Sequence[Save], info: "ModelInfo", inputs: Sequence[Input], *,
-           crop: bool) -> "AbstractContextManager[Saving | None]":
-    """What writes the results; None if nothing is to be saved."""
-    formats: list[Format] = [each for each in save if each != "drawings"]
-    if out is None or not (formats or crop):
-        return nullcontext()
+    @property
+    def need_images(self) -> bool:
+        """Whether files are made of the pixels."""
+        return self.draws or self.crop or bool({"yolo", "voc"} & set(self.formats))
 
-    from deformable_detr.detect.results.saved import Classes
-    from deformable_detr.detect.results.saving import Saving
+    def saving(self, info: "ModelInfo", inputs: Sequence[Input]) -> "AbstractContextManager[Saving | None]":
+        """What writes the results; None if there is nothing but drawings."""
+        if self.folder is None or not self.paths:
+            return nullcontext()
 
-    files = [entry.path for entry in inputs if entry.path is not None and entry.kind == "image"]
-    only_files = all(entry.kind == "image" for entry in inputs)
-    return Saving(out, formats, Classes.of(info.names, info.category_ids), files, only_files=only_files,
-                  with_crops=crop)
+        from deformable_detr.detect.results.saved import Classes
+        from deformable_detr.detect.results.saving import Saving
+
+        files = [entry.path for entry in inputs if entry.path is not None and entry.kind == "image"]
+        only_files = all(entry.kind == "image" for entry in inputs)
+        return Saving(self.folder, self.formats, Classes.of(info.names, info.category_ids), files,
+                      only_files=only_files, with_crops=self.crop)
+
+    def log(self) -> None:
+        """Where the results are."""
+        if self.paths:
+            logger.info("results: %s", ", ".join(map(str, self.paths.values())))
