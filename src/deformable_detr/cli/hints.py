@@ -5,7 +5,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "predict": "detect", "infer": "detect", "inference": "detect", "run": "detect",
     "val": "eval", "validate": "eval", "evaluate": "eval", "test": "eval",
-    "track": "detect --track", "fit": "train", "finetune": "train", "fine-tune": "train",
+    "fit": "train", "finetune": "train", "fine-tune": "train",
     "lint": "check", "verify": "check", "info": "doctor", "env": "doctor",
 }
 
