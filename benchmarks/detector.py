@@ -4,15 +4,17 @@ Beside it, where they are installed, the same detector of `transformers` with th
 before anything is timed. `transformers` has no DAB-Deformable-DETR and no DINO: beside these stands its Deformable
 DETR of the same width, layers and queries, as two-stage as they are. Beside multi-scale there is also OpenVINO on that
 one exported. The floor is the same convolutions and matrix products alone, on the inputs that they had; the
-projections that an attention keeps in one packed tensor are not in it.
+projections that an attention keeps in one packed tensor are not in it. Last comes by which power the time of a model
+with several feature levels grows with their tokens: linear is 1.
 """
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from exported import looking_with_openvino
-from measuring import run_cases
+from measuring import run_cases, slope, timed
 from published import SIZE, build_ours, build_transformers, floor, image
 from torch import Tensor
 
@@ -23,11 +25,12 @@ from deformable_detr.model.network import Network
 PRESETS = ("multi-scale", "detr", "dab-detr", "dab-deformable-detr", "dino-4scale")
 NEAR = "transformers' Deformable DETR"      # another model of the same size
 NEAREST = {"dab-deformable-detr": "refine", "dino-4scale": "two-stage"}
+SIDES = (224, 320, 448, 640, 896, 1392)     # pixels of square images: 1 045 to 40 265 tokens at four levels
 Look = Callable[[], tuple[Tensor, Tensor]]
 
 
-def looking(model: Network) -> Look:
-    batch = ImageBatch.from_images([image()])
+def looking(model: Network, pixels: Tensor) -> Look:
+    batch = ImageBatch.from_images([pixels])
 
     def look() -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
@@ -64,7 +67,7 @@ def cases(preset: str) -> dict[str, Callable[[], object]]:
     theirs = build_transformers(nearest)
     floor_of_ours = floor(ours, backward=False)
     ours.backbone.net = fold_batch_norm(ours.backbone.net)   # as `Detector` does with its copy
-    found: dict[str, Callable[[], object]] = {"deformable_detr": looking(ours)}
+    found: dict[str, Callable[[], object]] = {"deformable_detr": looking(ours, image())}
     if theirs is not None:
         found[NEAR if preset in NEAREST else "transformers"] = looking_with_transformers(theirs)
         through_openvino = looking_with_openvino(theirs, image()) if preset == "multi-scale" else None
@@ -73,5 +76,20 @@ def cases(preset: str) -> dict[str, Callable[[], object]]:
     return {**found, "floor": floor_of_ours}
 
 
+def print_scaling(preset: str | None, repeats: int) -> None:
+    ours = build_ours(preset or PRESETS[0])
+    if ours.config.paper in ("detr", "dab-detr"):   # whose attention grows with the square
+        return
+    ours.backbone.net = fold_batch_norm(ours.backbone.net)
+    points = []
+    for side in SIDES:
+        pixels = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            tokens = ours.pyramid(ours.backbone(ImageBatch.from_images([pixels]))).tokens.shape[1]
+        times = timed({"": looking(ours, pixels)}, repeats, in_sequence=True)[""]
+        points.append((tokens, statistics.median(times)))
+    print(f"time grows with tokens to the power of {slope(points):.2f}, from {points[0][0]} to {points[-1][0]}")
+
+
 if __name__ == "__main__":
-    run_cases(__doc__, cases, compare, f"{SIZE[0]} x {SIZE[1]}", PRESETS)
+    run_cases(__doc__, cases, compare, f"{SIZE[0]} x {SIZE[1]}", PRESETS, print_scaling)

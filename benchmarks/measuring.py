@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import math
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,12 @@ def timed(cases: dict[str, Callable[[], object]], repeats: int, device: str = "c
 
 
 def run_cases(description: str | None, build: Callable[..., dict[str, Callable[[], object]]],
-              compare: Callable[[dict[str, Any]], None], title: str, presets: Sequence[str] = ()) -> None:
+              compare: Callable[[dict[str, Any]], None], title: str, presets: Sequence[str] = (),
+              then: Callable[[str | None, int], None] | None = None) -> None:
     """The command line of a benchmark: compare the cases' results, time them, print a table; one of them is "floor".
 
     `build` makes the cases, of one of the `presets`, if there are any. The peak of each case is measured in a process
-    of its own, which runs the same file with `--peak`.
+    of its own, which runs the same file with `--peak`. `then` is called last, with the preset and the repeats.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=5)
@@ -60,6 +62,8 @@ def run_cases(description: str | None, build: Callable[..., dict[str, Callable[[
         print(f"| {name} | {cell(each, times['deformable_detr'])} | {peak} |", flush=True)
     ratio = statistics.median(times["deformable_detr"]) / statistics.median(times["floor"])
     print(f"\nours is {ratio:.2f} times the floor")
+    if then is not None:
+        then(options.preset, options.repeats)
 
 
 def _peak_of(case: str, preset: str | None) -> float:
@@ -72,6 +76,12 @@ def cell(times: list[float], ours: list[float]) -> str:
     """Median, minimum, and the ratio of medians, for a table."""
     median = statistics.median(times)
     return f"{median:.1f} ({min(times):.1f}) | {median / statistics.median(ours):.1f}"
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """By which power the second number grows with the first: the slope of a line through their logarithms."""
+    sizes, times = ([math.log(number) for number in numbers] for numbers in zip(*points, strict=True))
+    return statistics.linear_regression(sizes, times).slope
 
 
 def added_peak(call: Callable[[], object]) -> float:

@@ -3,6 +3,7 @@
 A peer that has no softmax and no offsets gets them from PyTorch, as its users must. Outputs and gradients are compared
 before anything is timed. The cases take turns; printed are median and minimum. Peers: `grid_sample` (the op's own
 definition in PyTorch, and what the published code falls back to) and, where it is installed, `torch-ms-deform-attn`.
+Last comes by which power the time grows with the number of tokens, each of them a query: linear is 1.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import added_peak, cell, timed
+from measuring import added_peak, cell, slope, timed
 from torch import Tensor
 
 from deformable_detr import fused_ms_deform_attn, ops
@@ -23,6 +24,7 @@ from deformable_detr.model.attention import DeformableAttention
 SHAPES = ((100, 134), (50, 67), (25, 34), (13, 17))   # of an image of 800 x 1066
 LARGE_SHAPES = ((100, 167), (50, 84), (25, 42), (13, 21))   # of 800 x 1333
 SMALL_SHAPES = ((32, 32), (16, 16), (8, 8), (4, 4))   # of 256 x 256
+SIDES = (28, 40, 56, 80, 112, 144, 174)   # of the finest level: 1 038 to 40 135 tokens
 HEADS, CHANNELS, POINTS = 8, 32, 4
 
 Arguments = tuple[Tensor, tuple[tuple[int, int], ...], Tensor, Tensor, Tensor]
@@ -124,19 +126,23 @@ def memory_table() -> None:
         print(f"| {name} | {cells[0]:.0f} | {cells[1]:.0f} |", flush=True)
 
 
-def curve(path: Path, repeats: int, device: str) -> None:
-    """Time over the number of tokens, as an image."""
-    from matplotlib.figure import Figure
-
-    sides = (8, 16, 32, 64, 96, 128, 167)
-    points: dict[str, list[tuple[int, float]]] = {name: [] for name in peers()}
-    for side in sides:
+def times_by_tokens(repeats: int, device: str) -> dict[str, list[tuple[float, float]]]:
+    """For each peer, the number of tokens and the median of its times, in ms, for squares of several sizes."""
+    points: dict[str, list[tuple[float, float]]] = {name: [] for name in peers()}
+    for side in SIDES:
         shapes = tuple((max(1, side >> level), max(1, side >> level)) for level in range(4))
         inputs = arguments(shapes, None, device)
         cases = {name: (lambda op=op, inputs=inputs: forward(op, inputs)) for name, op in peers().items()}
         check_same({name: case() for name, case in cases.items()})
-        for name, times in timed(cases, repeats, device).items():
+        for name, times in timed(cases, repeats, device, in_sequence=True).items():
             points[name].append((inputs[0].shape[1], statistics.median(times)))
+    return points
+
+
+def draw(path: Path, points: dict[str, list[tuple[float, float]]]) -> None:
+    """Time over the number of tokens, as an image."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, line in points.items():
@@ -171,8 +177,11 @@ def main() -> None:
         table("An encoder's call, 17 821 tokens, one thread", arguments(SHAPES, None, device), options.repeats, device)
         torch.set_num_threads(threads)
         memory_table()
+    points = times_by_tokens(options.repeats, device)
+    for name, line in points.items():
+        print(f"\n{name}: time grows with tokens to the power of {slope(line):.2f}, from {line[0][0]} to {line[-1][0]}")
     if options.curve:
-        curve(options.curve, options.repeats, device)
+        draw(options.curve, points)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy, generalized_iou
@@ -65,6 +64,8 @@ def match(logits: Float[Tensor, "layers B Q K"], boxes: Float[Tensor, "layers B 
 
     Raises NonFiniteError, which names the image, where a cost is NaN or infinite.
     """
+    from scipy.optimize import linear_sum_assignment  # 0.2 s, and whoever only detects needs none of it
+
     # Queries compete for objects of their own image only; all costs go to the CPU in one copy.
     costs = [cost(logits[:, index], boxes[:, index], target) for index, target in enumerate(targets)]
     on_cpu = torch.cat([matrix.flatten() for matrix in costs]).cpu().numpy()

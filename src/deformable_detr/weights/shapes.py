@@ -26,6 +26,9 @@ def config_of(layouts: Layouts, described: Described, settings: Mapping[str, Any
     fields = {**_common(layouts, described), **_of_paper(layouts, described)}
     if "backbone" not in settings:
         fields["backbone"] = _backbone(layouts)
+    for name, value in settings.items():
+        if fields.get(name, value) != value:
+            raise ValueError(f"{name}: the tensors are those of a model with {fields[name]}, but the file says {value}")
     known = Config.papers[described.paper].__dataclass_fields__
     fields |= {name: value for name, value in settings.items() if name in known and name not in fields}
     if "num_levels" in fields:
