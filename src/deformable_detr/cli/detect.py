@@ -18,7 +18,6 @@ from deformable_detr.cli.app import (
     JsonFlag,
     MessageFlags,
     OptionalPath,
-    OptionalShare,
     PrecisionFlag,
     WrongCallError,
     app,
@@ -28,25 +27,28 @@ from deformable_detr.cli.app import (
     wrong_call_for,
 )
 from deformable_detr.cli.inputs import find_inputs, readable
-from deformable_detr.cli.outputs import Drawings, check_folder
+from deformable_detr.cli.outputs import Drawings
+from deformable_detr.cli.results import ClassesFlag, CropFlag, Results, SaveFlag, ThresholdFlag
 from deformable_detr.text import printable
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from deformable_detr.cli.clips import ClipReport
     from deformable_detr.cli.items import Item
     from deformable_detr.detect.batches import Found, Read
     from deformable_detr.detect.detector import Detector
-    from deformable_detr.detections import Detections
+    from deformable_detr.detect.results.saving import Saving
+    from deformable_detr.detections import Detections, Threshold
 
 logger = logging.getLogger(__name__)
 
-DRAWINGS = Path("detections")
-
 
 @app.command
-def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalShare = None, top_k: Count = 100,
-           out: OptionalPath = None, as_json: JsonFlag = False, device: str = "auto",
+def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFlag = None,
+           classes: ClassesFlag = None, top_k: Count = 100, out: OptionalPath = None, save: SaveFlag = None,
+           crop: CropFlag = False, as_json: JsonFlag = False, device: str = "auto",
            precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", every: Count = 1,
            track: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
            messages: MessageFlags = USUAL) -> int:
@@ -60,12 +62,23 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalSha
     weights
         "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
     threshold
-        The lowest score of a detection, from 0 to 1; by default the one kept with the weights, usually 0.5.
+        The lowest score of a detection, from 0 to 1, or for some classes, as in cat=0.5,dog=0.3; by default the one
+        kept with the weights.
+    classes
+        Only these, as in cat,dog.
     top_k
         The most detections in an image; the best are kept.
     out
-        The folder for images and videos with their detections drawn in; by default "detections", with --json none.
+        The folder for what is written; by default "detections", with --json alone nothing is.
         Drawings of an earlier call are replaced, other files never: a drawing whose name is taken gets a number.
+    save
+        What is written, as in coco,csv; by default drawings, images and videos with their detections drawn in.
+        json: detections.jsonl, the lines of --json. csv: detections.csv, a row for each detection. coco: coco/, COCO's
+        results and the images that they are about. yolo: yolo/, a data set with copies of the images and a score at the
+        end of each label. voc: voc/, the same as Pascal VOC. labels: labels/, to correct in CVAT or Label Studio.
+        Results are never overwritten.
+    crop
+        Also write each object as an image, to crops/CLASS/.
     as_json
         Print a line of JSON for each image and each frame, and nothing else.
     device
@@ -83,12 +96,9 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalSha
     if track:
         _check_tracking()
     weights_file = find_weights_file(weights)
-    if out is None and not as_json:
-        out = DRAWINGS
-    if out is not None:
-        check_folder("--out", out)
+    results = Results.asked_for(out, save, crop=crop, as_json=as_json)
     inputs = find_inputs(sources, every)
-    drawings = Drawings(out, readable(inputs)) if out else None
+    drawings = Drawings(results.folder, readable(inputs)) if results.folder and results.draws else None
 
     from deformable_detr.cli.items import items_of
 
@@ -103,14 +113,16 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: OptionalSha
 
     with wrong_call_for(ValueError):
         detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
+        thresholds = detector.thresholds(threshold, classes)
     logger.debug("%s: %r", weights, detector)
-    job = _Job(detector, threshold, top_k, drawings, as_json, track)
     counts = [entry.num_frames for entry in inputs]
     total = None if None in counts else sum(filter(None, counts)) - len(problems)
-    with job:
+    with results.saving(detector.info, inputs) as saving, \
+            _Job(detector, thresholds, top_k, drawings, as_json, track, saving, results.need_images) as job:
         for item, found in messages.progress(job.found(chain([first], items)), total, "detecting", job.status):
             job.take(item, found)
     job.report_limits()
+    results.log()
     return 1 if problems or job.failed else 0
 
 
@@ -144,11 +156,13 @@ class _Job:
     """What is done with each image."""
 
     detector: "Detector"
-    threshold: float | None
+    threshold: "Threshold"
     top_k: int
     drawings: Drawings | None
     as_json: bool
-    track: bool = False
+    track: bool
+    saving: "Saving | None"
+    keep_images: bool
     failed: bool = False
     clip: "ClipReport | None" = None                            # whose frames come now
     first_cut: str = ""                                         # file of an image with more than `top_k` detections
@@ -165,11 +179,6 @@ class _Job:
         elif self.clip is not None:
             self.clip.discard(error)
 
-    @property
-    def shown_threshold(self) -> float:
-        """The lowest score of a detection that is shown."""
-        return self.detector.info.postprocessing.threshold if self.threshold is None else self.threshold
-
     def found(self, items: "Iterator[Item]") -> "Iterator[tuple[Item, Found | None]]":
         """Each item with what is found in it; None for those that have a problem.
 
@@ -185,8 +194,8 @@ class _Job:
 
         from deformable_detr.detect.video.tracking import faint
 
-        threshold = faint(self.shown_threshold) if self.track else self.threshold
-        results = self.detector.find(reads(), threshold, self.top_k + 1, keep_images=self.drawings is not None)
+        threshold = faint(self.threshold) if self.track else self.threshold
+        results = self.detector.find(reads(), threshold, self.top_k + 1, keep_images=self.keep_images)
         for found in results:
             while waiting[0].read is None:
                 yield waiting.popleft(), None
@@ -216,18 +225,13 @@ class _Job:
         from deformable_detr.detections import Detections
         from deformable_detr.images import ImageError
 
-        if found is None or item.path is None:
+        if found is None:
             return item.problem
         try:
             if not isinstance(found.result, Detections):
                 raise found.result
             detections = self._limited(found.result, item)
-            drawn = None
-            if self.clip is not None:
-                self.clip.add(detections, found.image, item)
-            elif self.drawings is not None:
-                assert found.image is not None
-                drawn = self.drawings.write(detections.draw(found.image), item.path)
+            drawn = self._write(detections, found.image, item)
         except ImageError as error:
             return str(error)
         except (ValueError, MemoryError) as error:
@@ -238,8 +242,22 @@ class _Job:
             category_ids = self.detector.info.category_ids
             print_line(json.dumps({"file": item.name, **item.place, **detections.to_dict(category_ids)}))
         elif self.clip is None:
-            print_line(printable(f"{item.name}: {_summary(detections)} -> {drawn}"))
+            where = "" if drawn is None else f" -> {drawn}"
+            print_line(printable(f"{item.name}: {_summary(detections)}{where}"))
         return None
+
+    def _write(self, detections: "Detections", image: "np.ndarray | None", item: "Item") -> Path | None:
+        """Draw and save; where the drawing is, if the image has one of its own. Raises OSError."""
+        assert item.path is not None
+        drawn = None
+        if self.clip is not None:
+            self.clip.add(detections, image, item)
+        elif self.drawings is not None:
+            assert image is not None
+            drawn = self.drawings.write(detections.draw(image), item.path)
+        if self.saving is not None:
+            self.saving.add(item.name, item.path, detections, image=image, is_file=item.is_file, place=item.place)
+        return drawn
 
     def _enter(self, item: "Item | None") -> None:
         """Finish the video before, and start the one that the item is a frame of."""
@@ -252,7 +270,7 @@ class _Job:
             from deformable_detr.cli.clips import ClipReport
             from deformable_detr.detect.video import Tracker
 
-            tracker = Tracker(self.shown_threshold, clip.rate) if self.track else None
+            tracker = Tracker(self.threshold, clip.rate) if self.track else None
             self.clip = ClipReport(item.name, clip, self.drawings, tracker, prints=not self.as_json)
 
     def _limited(self, found: "Detections", item: "Item") -> "Detections":
@@ -260,7 +278,7 @@ class _Job:
         if self.clip is not None:
             found = self.clip.tracked(found, item)
         elif self.track:
-            found = found.above(self.shown_threshold)
+            found = found.above(self.threshold)
         if len(found) > self.top_k:
             self.num_cut += 1
             self.first_cut = self.first_cut or item.name

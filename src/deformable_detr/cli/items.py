@@ -48,6 +48,11 @@ class Item:
         return {} if self.clip is None else {"frame": self.number, "seconds": seconds}
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is an image file on this machine, at `path`."""
+        return self.clip is None and str(self.path) == self.name
+
+    @property
     def further_frames(self) -> int:
         """Pages or frames of an image file after the first, which is the one that is used; known once it is read."""
         return self.read.further_frames if isinstance(self.read, ReadImage) else 0

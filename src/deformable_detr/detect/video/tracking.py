@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from deformable_detr.detections import Detections
+from deformable_detr.detections import Detections, Threshold
 
 FAINT = 0.1     # score of detections that only continue a track, as published
 SECONDS_LOST = 1.0      # for which an object that is not seen keeps its number, as published
@@ -21,16 +21,17 @@ class Tracker:
     `trackers` is not installed.
     """
 
-    def __init__(self, threshold: float, rate: Fraction | float = 30) -> None:
+    def __init__(self, threshold: Threshold, rate: Fraction | float = 30) -> None:
         from trackers import ByteTrackTracker
 
         self.threshold = threshold
         self._rate = float(rate)
         self._seconds = 0.0
+        lowest = float(np.min(threshold))
         # Their thresholds are for scores near 1. Here whoever chose `threshold` has said what counts as found.
         seconds_lost = max(SECONDS_LOST, FRAMES_LOST / self._rate)
         self._tracker = ByteTrackTracker(lost_track_buffer=round(seconds_lost * THEIR_RATE), frame_rate=self._rate,
-                                         track_activation_threshold=threshold, high_conf_det_threshold=threshold)
+                                         track_activation_threshold=lowest, high_conf_det_threshold=lowest)
 
     def update(self, found: Detections, seconds: float | None = None) -> Detections:
         """The detections of the next frame that are above the threshold, with their `tracks`."""
@@ -45,6 +46,8 @@ class Tracker:
         return replace(found, tracks=tracks).above(self.threshold)
 
 
-def faint(threshold: float) -> float:
+def faint(threshold: Threshold) -> Threshold:
     """The lowest score that a tracker wants, of detections that are shown from `threshold` on."""
+    if isinstance(threshold, np.ndarray):
+        return np.where(threshold > 1, threshold, np.minimum(FAINT, threshold))
     return min(FAINT, threshold)
