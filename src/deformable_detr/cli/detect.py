@@ -17,8 +17,10 @@ from deformable_detr.cli.app import (
     Count,
     JsonFlag,
     MessageFlags,
+    OptionalCount,
     OptionalPath,
     PrecisionFlag,
+    TilesFlag,
     WrongCallError,
     app,
     find_weights_file,
@@ -49,7 +51,8 @@ logger = logging.getLogger(__name__)
 def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFlag = None,
            classes: ClassesFlag = None, top_k: Count = 100, out: OptionalPath = None, save: SaveFlag = None,
            crop: CropFlag = False, as_json: JsonFlag = False, device: str = "auto",
-           precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", every: Count = 1,
+           precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", tiles: TilesFlag = False,
+           tile_size: OptionalCount = None, every: Count = 1,
            track: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
            messages: MessageFlags = USUAL) -> int:
     """Find objects in images and videos.
@@ -87,6 +90,10 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFl
         "fp32", "bf16" or "fp16" for the heavy products; "auto" takes bf16 where that is faster, and says so.
     batch_size
         Images at a time, of those that have one shape; "auto" for what does not slow this device down.
+    tiles
+        Also look at overlapping windows of each image, for objects that are small in it; takes longer.
+    tile_size
+        The side of these windows in pixels of the image; by default the size that images are resized to.
     every
         Of a video, one frame in this many.
     track
@@ -112,7 +119,8 @@ def detect(sources: list[str], /, *, weights: str = DEMO, threshold: ThresholdFl
     from deformable_detr.detect.detector import Detector
 
     with wrong_call_for(ValueError):
-        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
+        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size,
+                            tile=tile_size or tiles)
         thresholds = detector.thresholds(threshold, classes)
     logger.debug("%s: %r", weights, detector)
     counts = [entry.num_frames for entry in inputs]

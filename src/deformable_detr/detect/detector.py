@@ -29,6 +29,7 @@ from deformable_detr.detect.batches import (
 )
 from deformable_detr.detect.precision import Precision, check_precision
 from deformable_detr.detect.runtimes import one_memory_error, torch_runtime
+from deformable_detr.detect.tiles import Tile, Tiling, merged, tiling_of
 from deformable_detr.detections import Detections, Threshold
 from deformable_detr.images import ImageError, ImageSource, is_single_image, iterate_images, read_image
 from deformable_detr.model.network import Network
@@ -54,31 +55,36 @@ class Detector:
     `device` "auto" is the GPU if there is one. In `precision` "bf16" or "fp16" heavy products have half the bits;
     "auto" takes bf16 where it is known to be faster, or was in a short measurement, and logs what it took. `batch_size`
     images of one shape are run at a time where there are several. `compile` passes the model through torch.compile.
+    With `tile`, an image is also looked at in overlapping windows of so many pixels, for objects that are small in it;
+    True takes the size that images are resized to.
     `model` stays as it was loaded and can be saved: images are run through a private copy.
-    Raises WeightsError if there are no such weights, ValueError if there is no such device or precision.
+    Raises WeightsError if there are no such weights, ValueError if there is no such device, precision or tiling.
     """
 
     def __init__(self, weights: str | Path = DEMO, device: str = "auto", *, precision: Precision = "fp32",
-                 batch_size: BatchSize = "auto", compile: bool = False) -> None:  # noqa: A002  (torch's name)
+                 batch_size: BatchSize = "auto", compile: bool = False,  # noqa: A002  (torch's name)
+                 tile: Tile = None) -> None:
         found = _find_device(device)
         check_precision(precision)
         check_batch_size(batch_size)
         model, info = read_any(weights)
-        self._set(model.to(found), info, precision, batch_size, compile)
+        self._set(model.to(found), info, precision, batch_size, compile, tile)
 
     @classmethod
     def from_model(cls, model: Network, info: ModelInfo, *, precision: Precision = "fp32",
-                   batch_size: BatchSize = "auto", compile: bool = False) -> "Detector":  # noqa: A002
+                   batch_size: BatchSize = "auto", compile: bool = False,  # noqa: A002
+                   tile: Tile = None) -> "Detector":
         """A detector with the weights that `model` has now, on its device."""
         check_precision(precision)
         check_batch_size(batch_size)
         detector = cls.__new__(cls)
-        detector._set(model, info, precision, batch_size, compile)
+        detector._set(model, info, precision, batch_size, compile, tile)
         return detector
 
     def _set(self, model: Network, info: ModelInfo, precision: Precision, batch_size: BatchSize,
-             compiled: bool) -> None:
+             compiled: bool, tile: Tile) -> None:
         self.model, self.info, self.batch_size = model, info, batch_size
+        self.tiling = tiling_of(tile, info.preprocessing.size)
         self.runtime = torch_runtime(model, precision, compiled)
         self.device, self.precision = self.runtime.device, self.runtime.precision
 
@@ -200,11 +206,28 @@ class Detector:
 
     def _prepare(self, image: Pixels, keep_image: bool = False) -> Prepared:
         with one_memory_error():
-            return prepare(image, self.info.preprocessing, keep_image=keep_image)
+            return prepare(image, self.info.preprocessing, keep_image=keep_image or self.tiling is not None)
 
     def _run(self, images: Sequence[Prepared], threshold: Threshold, top_k: int) -> list[Detections]:
         """The detections in images of one shape."""
-        return self._found(self.runtime.run(self._batch(images)), images, threshold, top_k)
+        found = self._found(self.runtime.run(self._batch(images)), images, threshold, top_k)
+        if self.tiling is None:
+            return found
+        return [self._with_windows(self.tiling, image, whole, threshold, top_k)
+                for image, whole in zip(images, found, strict=True)]
+
+    def _with_windows(self, tiling: Tiling, image: Prepared, whole: Detections, threshold: Threshold,
+                      top_k: int) -> Detections:
+        """The detections in the whole image and in its windows, of which few are held at a time."""
+        pixels, windows = image.image, tiling.windows(image.size)
+        if pixels is None or not windows:
+            return whole
+        found: list[Detections] = []
+        while len(found) < len(windows):
+            pieces = [self._prepare(pixels[top:bottom, left:right])
+                      for left, top, right, bottom in windows[len(found):][:self._batch_size_of(image.shape)]]
+            found += self._found(self.runtime.run(self._batch(pieces)), pieces, threshold, top_k)
+        return merged(whole, windows, found, top_k)
 
     def _batch(self, images: Sequence[Prepared]) -> ImageBatch:
         preprocessing = self.info.preprocessing
