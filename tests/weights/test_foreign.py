@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pickle
 import re
 import sys
@@ -125,6 +126,16 @@ def test_layers_that_differ_are_not_one(tmp_path: Path) -> None:
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**content, "with_box_refine": False}))
     with pytest.raises(WeightsError, match="the heads of the decoder's layers differ, while the config says"):
+        read_any(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_waited_for(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(WeightsError, match=f"{name}: expected a file"):
         read_any(folder)
 
 
@@ -255,6 +266,11 @@ def test_weights_in_parts(tmp_path: Path) -> None:
     (lambda c: c.update(backbone_config={"output_stride": 8}), "output_stride: expected 16 or 32, got 8"),
     (lambda c: c.update(backbone_kwargs={"output_stride": 8}), "output_stride: expected 16 or 32, got 8"),
     (lambda c: c.update(dilation=True, backbone_config={"backbone": "resnet18"}), "dilation: true, while the backbone"),
+    (lambda c: c.update(num_feature_levels=10**9), "num_levels: the tensors are those of a model with 4, but the file"),
+    (lambda c: c.update(encoder_layers=6), "num_encoder_layers: the tensors are those of a model with 1, but the file"),
+    (lambda c: c.update(d_model=256), "width: the tensors are those of a model with 32, but the file says 256"),
+    (lambda c: c.update(dropout=float("nan")), "dropout: expected"),
+    (lambda c: c.update(backbone=["resnet18"]), r"backbone: expected a name, got \['resnet18'\]"),
     (lambda c: c.update(dilation="yes"), "dilation: expected true or false, got 'yes'"),
     (lambda c: c.update(two_stage=False), "two_stage: the tensors are those of a model with True, but"),
     (lambda c: c.update(sine_position_embedding_scale=1.0), "sine_position_embedding_scale: expected 2 pi, got 1.0"),

@@ -44,7 +44,7 @@ def load_foreign(path: str | Path) -> tuple[Network, ModelInfo]:
     config_file = folder / CONFIG_FILE
     try:
         parts = weights_parts(path) if path.is_dir() else [path]
-        has_config = config_file.is_file() and (path.is_dir() or path.name in WEIGHTS_FILES)
+        has_config = config_file.exists() and (path.is_dir() or path.name in WEIGHTS_FILES)
         read = _read_parts(parts)
         settings = transformers_config.read_settings(config_file) if has_config else read.settings
         source = translated(read.tensors, refine=settings.pop("refine", None))

@@ -20,6 +20,10 @@ MOST_PIXELS = 4096
 EQUAL = (("encoder_attention_heads", "decoder_attention_heads", 8), ("encoder_n_points", "decoder_n_points", 4),
          ("encoder_ffn_dim", "decoder_ffn_dim", None))
 OTHER_NAMES = {"num_attention_heads": "encoder_attention_heads"}
+# Fields that the tensors tell too, with which they must agree.
+SIZES = {"encoder_layers": "num_encoder_layers", "decoder_layers": "num_decoder_layers", "d_model": "width",
+         "hidden_size": "width", "encoder_ffn_dim": "ffn_width", "num_feature_levels": "num_levels",
+         "encoder_n_points": "num_points", "num_queries": "num_queries"}
 # What our models have, where transformers has a choice.
 FIXED = {"position_embedding_type": "sine", "num_patterns": 0, "normalize_before": False, "keep_query_pos": False,
          "query_dim": 4, "temperature_height": 20, "temperature_width": 20}
@@ -37,11 +41,30 @@ ARCHITECTURES = {"deformable-detr": "DeformableDetrForObjectDetection", "detr": 
 
 
 def read_settings(config_file: Path) -> dict[str, Any]:
-    """Fields of our configs that the tensors do not tell. Raises ValueError for a model that ours cannot be."""
+    """Fields of our configs, some of which the tensors tell too. Raises ValueError for a model that ours cannot be."""
     content = _with_usual_names(read_object(config_file))
     known = {model_type: paper for paper, model_type in MODEL_TYPES.items()}
     if content.get("model_type") not in known:
         raise ValueError(f"model_type: expected {' or '.join(known)}, got {quoted(content.get('model_type'))}")
+    _check_choices(content)
+    settings = {field: content[name] for name, field in SIZES.items() if name in content}
+    settings |= {"num_heads": content.get("encoder_attention_heads", 8), "dilation": _is_dilated(content),
+                "dropout": content.get("dropout", 0.1)}
+    if content["model_type"] == MODEL_TYPES["deformable-detr"]:
+        settings |= {"refine": content.get("with_box_refine", False), "two_stage": content.get("two_stage", False)}
+    nested = _object(content, "backbone_config")
+    backbone = nested.get("backbone") or content.get("backbone")
+    if not isinstance(backbone, str | None):
+        raise ValueError(f"backbone: expected a name, got {quoted(backbone)}")
+    if backbone:        # early files name none
+        settings["backbone"] = backbone
+    if content.get("two_stage"):
+        settings["num_queries"] = content.get("two_stage_num_proposals", 300)
+    return checked_settings(settings)
+
+
+def _check_choices(content: Mapping[str, Any]) -> None:
+    """Raise ValueError for what our models have otherwise."""
     activation = "prelu" if content["model_type"] == "dab-detr" else "relu"
     for name, value in {**FIXED, "activation_function": activation}.items():
         if content.get(name, value) != value:
@@ -54,17 +77,6 @@ def read_settings(config_file: Path) -> dict[str, Any]:
         if values[0] != values[1] and None not in values:
             raise ValueError(f"{one} and {other}: expected one number, got {quoted(values[0])} and "
                              f"{quoted(values[1])}")
-    settings = {"num_heads": content.get("encoder_attention_heads", 8), "dilation": _is_dilated(content),
-                "dropout": content.get("dropout", 0.1)}
-    if content["model_type"] == MODEL_TYPES["deformable-detr"]:
-        settings |= {"refine": content.get("with_box_refine", False), "two_stage": content.get("two_stage", False)}
-    nested = _object(content, "backbone_config")
-    backbone = nested.get("backbone") or content.get("backbone")
-    if isinstance(backbone, str):       # early files name none
-        settings["backbone"] = backbone
-    if content.get("two_stage"):
-        settings["num_queries"] = content.get("two_stage_num_proposals", 300)
-    return checked_settings(settings)
 
 
 def _with_usual_names(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +128,7 @@ def read_classes(config_file: Path, num_classes: int) -> Classes:
 
 def read_preprocessing(file: Path) -> Preprocessing:
     """Sizes and colours; the published ones where the file says nothing."""
-    if not file.is_file():
+    if not file.exists():
         return Preprocessing()
     content = read_object(file)
     processor = content.get("image_processor_type", content.get("feature_extractor_type"))
