@@ -72,7 +72,7 @@ def main() -> None:
           "|---|---|---|---|---|")
     for name, evaluator in evaluators.items():
         metrics = evaluator.summarize()
-        print(f"| {name} | {metrics.ap:.3f} | {metrics.ap50:.3f} | {metrics.ap_small:.3f} | "
+        print(f"| {name} | {metrics.AP:.3f} | {metrics.AP50:.3f} | {metrics.AP_small:.3f} | "
               f"{statistics.median(seconds[name]):.2f} |", flush=True)
 
 
