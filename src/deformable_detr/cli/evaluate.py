@@ -20,6 +20,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.cli.outputs import check_page
 from deformable_detr.weights.names import named
 from deformable_detr.weights.sources import DEMO
 
@@ -69,6 +70,8 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
 
     with wrong_call_for(ValueError, OSError):
         page = report_file(report) if report else None
+        if page:
+            check_page("--report", page)
         detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
         dataset = DetectionDataset(folder, split, progress=messages.progress)
         match_names(detector.names, dataset.names)

@@ -13,6 +13,7 @@ from deformable_detr.marks import may_write, numbered, write_marked
 if TYPE_CHECKING:
     import PIL.Image
 
+PAGE_SUFFIXES = (".html", ".htm")
 JPEG_MAX_SIDE = 65_535
 
 
@@ -48,6 +49,14 @@ def write_image(image: "PIL.Image.Image", path: Path) -> None:
     encoded = io.BytesIO()
     image.save(encoded, "PNG" if path.suffix == ".png" else "JPEG", quality=95)
     write_marked(path, encoded.getvalue())
+
+
+def check_page(flag: str, page: Path) -> None:
+    """Refuse what cannot be a page, and a file that ddetr has not written."""
+    if page.suffix.lower() not in PAGE_SUFFIXES or page.is_dir():
+        raise WrongCallError(f"{flag}: expected a file whose name ends in .html, got {page}")
+    if not may_write(page):
+        raise WrongCallError(f"{flag}: expected a new file, or a page that ddetr has written, got {page}")
 
 
 def check_folder(flag: str, folder: Path) -> None:
