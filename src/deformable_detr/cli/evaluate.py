@@ -20,7 +20,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
-from deformable_detr.cli.outputs import check_page
+from deformable_detr.cli.outputs import report_file
 from deformable_detr.weights.names import named
 from deformable_detr.weights.sources import DEMO
 
@@ -56,6 +56,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
         Print one object of JSON, and nothing else.
     """
     messages.start()
+    page = report_file(report) if report else None
     weights_file = find_weights_file(weights)
 
     with wrong_call_for(ValueError, OSError):
@@ -66,12 +67,9 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     from deformable_detr.detect.evaluating import evaluate as evaluated
     from deformable_detr.evaluation import match_names
     from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.report import Subject, report_file, write_report
+    from deformable_detr.report import Subject, write_report
 
     with wrong_call_for(ValueError, OSError):
-        page = report_file(report) if report else None
-        if page:
-            check_page("--report", page)
         detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
         dataset = DetectionDataset(folder, split, progress=messages.progress)
         match_names(detector.names, dataset.names)
