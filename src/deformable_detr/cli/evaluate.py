@@ -56,7 +56,8 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
         Print one object of JSON, and nothing else.
     """
     messages.start()
-    page = report_file(report) if report else None
+    with wrong_call_for(OSError):
+        page = report_file(report) if report else None
     weights_file = find_weights_file(weights)
 
     with wrong_call_for(ValueError, OSError):

@@ -38,7 +38,7 @@ def describe(folder: Path) -> str | None:
         for pattern in patterns:
             if any(begins_with(file, marks) for file in islice(folder.glob(pattern), NUM_TRIED)):
                 return f"{name}, a format that is not read: {advice}"
-    if archives := sorted(file.name for pattern in ("*.zip", "*.tar.gz", "*.7z") for file in folder.glob(pattern)):
+    if archives := sorted(file.name for pattern in ("*.zip", "*.7z", "*.rar") for file in folder.glob(pattern)):
         return f"the archive {quoted(archives[0])}: unpack it"
     entries = (entry for pattern in ("*", "*/*", "*/*/*") for entry in folder.glob(pattern))
     if any(entry.suffix.lower() in SUFFIXES for entry in entries):
