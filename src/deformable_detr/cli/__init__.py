@@ -28,6 +28,7 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
 )
 from deformable_detr.cli.app import INTERRUPTED, WrongCallError, app, command_line, report_error, wrong_call_for
 from deformable_detr.cli.hints import hint
+from deformable_detr.cli.inputs import STANDARD_INPUT
 
 NEW_OBJECTS = 100_000   # before garbage is looked for: Python's default costs a quarter of the time to a first box
 
@@ -60,6 +61,7 @@ def _end_process(code: int) -> None:
 
 def _run(tokens: list[str]) -> int:
     command_line.set(shlex.join(["ddetr", *tokens]))
+    tokens = [STANDARD_INPUT if token == "-" else token for token in tokens]      # which cyclopts takes for an option
     try:
         with wrong_call_for(ValueError):   # a config or recipe that cannot be
             command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)

@@ -47,6 +47,7 @@ _is_count = Parameter(validator=validators.Number(gte=1))
 Count = Annotated[int, _is_count]
 OptionalCount = Annotated[int | None, _is_count]
 BatchSize = Annotated[int | Literal["auto"], Parameter(validator=_check_batch_size)]
+TilesFlag = Annotated[bool, Parameter(negative=(), show_default=False)]
 PrecisionFlag = Literal["fp32", "auto", "bf16", "fp16"]
 _is_local = Parameter(converter=_local_path, n_tokens=1, accepts_keys=False)
 LocalPath = Annotated[Path, _is_local]

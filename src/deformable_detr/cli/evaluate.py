@@ -10,8 +10,10 @@ from deformable_detr.cli.app import (
     JsonFlag,
     LocalPath,
     MessageFlags,
+    OptionalCount,
     OptionalPath,
     PrecisionFlag,
+    TilesFlag,
     WrongCallError,
     app,
     find_weights_file,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 @app.command(name="eval")
 def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", device: str = "auto",
-             precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", report: OptionalPath = None,
+             precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto",
+           tiles: TilesFlag = False,
+           tile_size: OptionalCount = None, report: OptionalPath = None,
              as_json: JsonFlag = False, messages: MessageFlags = USUAL) -> int:
     """Compute the COCO metrics of weights on a data set.
 
@@ -50,6 +54,10 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
         "fp32", "bf16" or "fp16" for the heavy products; "auto" takes bf16 where that is faster, and says so.
     batch_size
         Images at a time, of those that have one shape; "auto" for what does not slow this device down.
+    tiles
+        Also look at overlapping windows of each image, for objects that are small in it; takes longer.
+    tile_size
+        The side of these windows in pixels of the image; by default the size that images are resized to.
     report
         Also write a page about the results: to this file, if its name ends in .html, or into this folder.
     as_json
@@ -71,7 +79,8 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     from deformable_detr.report import Subject, write_report
 
     with wrong_call_for(ValueError, OSError):
-        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
+        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size,
+                            tile=tile_size or tiles)
         dataset = DetectionDataset(folder, split, progress=messages.progress)
         match_names(detector.names, dataset.names)
     try:

@@ -27,14 +27,16 @@ class Drawings:
         self._claimed: set[str] = set()
 
     def write(self, image: "PIL.Image.Image", source: Path) -> Path:
-        """Write the drawing of `source`, and return its path. Raises OSError."""
-        path = self._claim(source, image.size)
+        """Write the drawing of `source`, and return its path: JPEG, but PNG for a PNG and for what is too large for
+        JPEG. Raises OSError.
+        """
+        is_png = source.suffix.lower() == ".png" or max(image.size) > JPEG_MAX_SIDE
+        path = self.claim(source, ".png" if is_png else ".jpg")
         write_image(image, path)
         return path
 
-    def _claim(self, source: Path, size: tuple[int, int]) -> Path:
-        """JPEG, but PNG for a PNG and for what is too large for JPEG."""
-        suffix = ".png" if source.suffix.lower() == ".png" or max(size) > JPEG_MAX_SIDE else ".jpg"
+    def claim(self, source: Path, suffix: str) -> Path:
+        """The path for the drawing of `source`, which no other gets. Raises OSError."""
         for number in count(1):
             path = numbered(self.folder / f"{source.stem}{suffix}", number)
             # Some file systems take A.jpg and a.jpg for the same name.
