@@ -22,6 +22,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.cli.outputs import report_file
 from deformable_detr.weights.names import named
 from deformable_detr.weights.sources import DEMO
 
@@ -63,6 +64,8 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
         Print one object of JSON, and nothing else.
     """
     messages.start()
+    with wrong_call_for(OSError):
+        page = report_file(report) if report else None
     weights_file = find_weights_file(weights)
 
     with wrong_call_for(ValueError, OSError):
@@ -73,10 +76,9 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     from deformable_detr.detect.evaluating import evaluate as evaluated
     from deformable_detr.evaluation import match_names
     from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.report import Subject, report_file, write_report
+    from deformable_detr.report import Subject, write_report
 
     with wrong_call_for(ValueError, OSError):
-        page = report_file(report) if report else None
         detector = Detector(weights_file, device, precision=precision, batch_size=batch_size,
                             tile=tile_size or tiles)
         dataset = DetectionDataset(folder, split, progress=messages.progress)
