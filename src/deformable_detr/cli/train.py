@@ -238,7 +238,7 @@ def _run(training: "Training", progress: Progress) -> int:
 
 
 def _ended(training: "Training", code: int) -> int:
-    """The exit code. One of several processes ends at once: gloo's threads abort a Python that ends without its peers."""
+    """The exit code. One of several processes ends at once: without its peers, gloo's threads would abort Python."""
     if training.accelerator.num_processes > 1:
         end_process(code)
     return code
