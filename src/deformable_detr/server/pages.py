@@ -12,7 +12,7 @@ from deformable_detr.text import printable
 from deformable_detr.web.pages import render_page
 
 FOLDER = Path(__file__).parent / "page"
-SCRIPTS = ("state", "pictures", "drawing", "exporting", "explaining", "camera", "controls", "main")
+SCRIPTS = ("state", "asking", "pictures", "drawing", "explaining", "zip", "exporting", "camera", "controls", "main")
 
 
 def page_routes(detector: Detector, limits: Limits, needs_token: bool) -> list[Route]:
@@ -21,7 +21,7 @@ def page_routes(detector: Detector, limits: Limits, needs_token: bool) -> list[R
                 "threshold": detector.info.postprocessing.threshold, "uploadBytes": limits.upload_bytes,
                 "needsToken": needs_token}
     files = {
-        "/": (render_page("server/page/page.html.jinja", scripts=SCRIPTS, settings=settings), "text/html"),
+        "/": (render_page("server/page/page.html.jinja", settings=settings), "text/html"),
         "/page/page.css": (render_page("server/page/page.css.jinja"), "text/css"),
         **{f"/page/{name}.js": ((FOLDER / f"{name}.js").read_bytes(), "text/javascript") for name in SCRIPTS}}
     return [_route(path, content, kind) for path, (content, kind) in files.items()]
