@@ -62,6 +62,7 @@ class Application:
                                             allow_headers=["Authorization", "Content-Type"]))
         self.app = Starlette(routes=[*routes, *pages], middleware=middleware, lifespan=self._lifespan,
                              exception_handlers={HTTPException: error_json})
+        self.app.router.redirect_slashes = False
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

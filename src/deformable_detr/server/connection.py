@@ -105,6 +105,6 @@ def server_config(app: object, limits: Limits) -> uvicorn.Config:
     """uvicorn with our connections, no WebSockets, and no trust in headers of proxies."""
     return uvicorn.Config(
         app, http=connection_class(limits), ws="none", loop="asyncio", lifespan="on", log_config=None,  # pyright: ignore[reportArgumentType]
-        access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=5,
+        log_level="error", access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=5,
         timeout_graceful_shutdown=int(limits.seconds + limits.idle_seconds) + 1,
         h11_max_incomplete_event_size=limits.head_bytes)
