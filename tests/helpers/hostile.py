@@ -92,7 +92,8 @@ def _wrong_types() -> Iterator[Attack]:
     contents = [b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>", b"%PDF-1.7\n",
                 b"%!PS-Adobe-3.0 EPSF-3.0\n(/etc/passwd) (r) file", b"{}", b"null", b"PK\x03\x04" + bytes(40),
                 b"<html><script>alert(1)</script>", b"http://example.org/a.png", b"/etc/passwd", b"\x00", b"\x80" * 999,
-                b"#!/bin/sh\nreboot\n", b"\x1f\x8b\x08\x00", b"RIFF", b"\x7fELF", b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(30),
+                b"#!/bin/sh\nreboot\n", b"\x1f\x8b\x08\x00", b"RIFF", b"\x7fELF",
+                b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(30),
                 b"\x00\x00\x00\x20ftypavif" + bytes(40), b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os"]
     for content in contents:
         for kind in ("image/jpeg", "application/json"):
