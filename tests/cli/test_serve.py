@@ -20,6 +20,7 @@ from helpers.image_files import colours
 from helpers.serving import wait_for
 
 Captured = pytest.CaptureFixture[str]
+BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -29,6 +30,9 @@ Captured = pytest.CaptureFixture[str]
     (["--host", "256.0.0.1"], "--host 256.0.0.1 --port 8000: "),
     (["--max-pictures", "65"], "queue: expected at least as many as the images of a request (65), got 64"),
     (["--timeout", "0"], "timeout"),
+    (["--data", "nowhere"], "nowhere"),
+    (["--data", str(BLOOD_CELLS), "--split", "other"], "no split 'other'; the COCO data set there has train, val"),
+    (["--data", str(BLOOD_CELLS), "--port", "0"], "class"),     # the weights know none of its classes
     (["--device", "abacus", "--port", "0"], "device: 'abacus' is not available here"),
 ])
 def test_wrong_calls(folder: Path, tiny_weights: str, arguments: list[str], message: str, capsys: Captured) -> None:

@@ -11,6 +11,7 @@ from deformable_detr.cli.app import (
     BatchSize,
     Count,
     MessageFlags,
+    Messages,
     OptionalPath,
     PrecisionFlag,
     WrongCallError,
@@ -19,12 +20,17 @@ from deformable_detr.cli.app import (
     print_line,
     wrong_call_for,
 )
+from deformable_detr.cli.evaluate import find_split, report_limits
 from deformable_detr.documents import DocumentError, read_lines
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
     import socket
     from pathlib import Path
+
+    from deformable_detr.datasets.folder import DataFolder
+    from deformable_detr.detect.detector import Detector
+    from deformable_detr.evaluation import CocoEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +42,21 @@ Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 
 
 @app.command
-def serve(*, weights: str = DEMO, host: str = "127.0.0.1", port: Port = 8000, token_file: OptionalPath = None,
-          allow_origin: list[str] | None = None, max_upload: Megabytes = 32, max_megapixels: Count = 50,
-          max_pictures: Count = 16, max_queue: Count = 64, timeout: Seconds = 30, device: str = "auto",
-          precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", messages: MessageFlags = USUAL) -> int:
+def serve(*, weights: str = DEMO, data: OptionalPath = None, split: str = "val", host: str = "127.0.0.1",
+          port: Port = 8000, token_file: OptionalPath = None, allow_origin: list[str] | None = None,
+          max_upload: Megabytes = 32, max_megapixels: Count = 50, max_pictures: Count = 16, max_queue: Count = 64,
+          timeout: Seconds = 30, device: str = "auto", precision: PrecisionFlag = "fp32",
+          batch_size: BatchSize = "auto", messages: MessageFlags = USUAL) -> int:
     """Serve a detector over HTTP, with a page for people at /. Needs `pip install 'deformable-detr[serve]'`.
 
     Parameters
     ----------
     weights
         "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
+    data
+        The folder of a data set: the weights are evaluated on it first, and /review shows truth beside detections.
+    split
+        Which of the data set's splits.
     host
         The address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for others too.
     port
@@ -75,6 +86,8 @@ def serve(*, weights: str = DEMO, host: str = "127.0.0.1", port: Port = 8000, to
     _check_installed()
     token = None if token_file is None else _token(token_file)
     weights_file = find_weights_file(weights)
+    with wrong_call_for(ValueError, OSError):
+        chosen = None if data is None else find_split(data, split)
 
     from deformable_detr.server.limits import Limits
     from deformable_detr.server.running import Server, address_of
@@ -89,12 +102,27 @@ def serve(*, weights: str = DEMO, host: str = "127.0.0.1", port: Port = 8000, to
         with wrong_call_for(ValueError):
             detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
         logger.debug("%s: %r", weights, detector)
-        application = Application(detector, limits, token, allow_origin or ())
+        evaluator = None if chosen is None else _evaluated(detector, *chosen, messages)
+        application = Application(detector, limits, token, allow_origin or (), evaluator)
         if token is None and host not in ("127.0.0.1", "::1", "localhost"):
             logger.warning("%s: everybody who reaches this address can use it; --token-file asks for a token", host)
-        print_line(f"{address_of(listener)} (Ctrl-C ends it)")
+        print_line(f"{address_of(listener)}{'/review' if evaluator else ''} (Ctrl-C ends it)")
         Server(application.app, limits, application.begin_end).run(sockets=[listener])
     return 0
+
+
+def _evaluated(detector: "Detector", folder: "DataFolder", split: str, messages: Messages) -> "CocoEvaluator":
+    """What the detector finds in a split."""
+    from deformable_detr.detect.evaluating import evaluate
+    from deformable_detr.evaluation import match_names
+    from deformable_detr.loading.dataset import DetectionDataset
+
+    with wrong_call_for(ValueError, OSError, MemoryError):
+        dataset = DetectionDataset(folder, split, progress=messages.progress)
+        match_names(detector.names, dataset.names)
+        evaluator = evaluate(detector, dataset, messages.progress)
+    report_limits(evaluator)
+    return evaluator
 
 
 def _check_installed() -> None:

@@ -19,12 +19,14 @@ from starlette.routing import Route
 
 from deformable_detr.detect.batches import PROBLEMS
 from deformable_detr.detect.detector import Detector
+from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.server.answers import JSON, KINDS, error_json, found_json, reason, wanted_type, whole
 from deformable_detr.server.guard import Guard
 from deformable_detr.server.limits import MAX_TOP_K, Limits
 from deformable_detr.server.metrics import Metrics
 from deformable_detr.server.openapi import openapi
 from deformable_detr.server.pages import page_routes
+from deformable_detr.server.review import Review
 from deformable_detr.server.service import Service, Upload
 from deformable_detr.server.uploads import Held, read_uploads
 
@@ -37,10 +39,10 @@ FRAME_POLICY = ("default-src 'none'; img-src data:; style-src 'unsafe-inline'; s
 
 
 class Application:
-    """A detector as an ASGI application: `app`."""
+    """A detector as an ASGI application: `app`. What an `evaluator` has been given can be reviewed."""
 
-    def __init__(self, detector: Detector, limits: Limits, token: str | None = None,
-                 origins: Sequence[str] = ()) -> None:
+    def __init__(self, detector: Detector, limits: Limits, token: str | None = None, origins: Sequence[str] = (),
+                 evaluator: CocoEvaluator | None = None) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.service = Service(detector, limits, self.metrics)
@@ -48,12 +50,13 @@ class Application:
         self.metrics.watch(lambda: self.service.waiting, lambda: self.held.total)
         self._explanations: OrderedDict[str, bytes] = OrderedDict()
         self._description = openapi(limits, token is not None)
-        pages = page_routes(detector, limits, token is not None)
+        pages = page_routes(detector, limits, token is not None, evaluator is not None)
         routes = [
             Route("/detect", self.detect, methods=["POST"]), Route("/explain", self.explain, methods=["POST"]),
             Route("/explanations/{name}", self.explanation), Route("/healthz", self.healthz),
             Route("/readyz", self.readyz), Route("/metrics", self.show_metrics),
-            Route("/openapi.json", self.describe)]
+            Route("/openapi.json", self.describe),
+            *(Review(evaluator, self.service).routes if evaluator else [])]
         known = [route.path for route in [*routes, *pages]]
         everybody = ["/healthz", "/readyz", "/openapi.json", "/explanations/", *(route.path for route in pages)]
         middleware = [Middleware(Guard, metrics=self.metrics, token=token, open_paths=everybody, known_paths=known)]

@@ -79,7 +79,7 @@ class Service:
 
     async def _detect(self, upload: Upload, threshold: float, top_k: int) -> Detections | Problem:
         try:
-            image = await self._read(lambda: self._prepared(upload))
+            image = await self.read(lambda: self._prepared(upload))
             found = await asyncio.wrap_future(self.worker.search(image, top_k))
         except PROBLEMS as problem:
             self.metrics.images.labels("failed").inc()
@@ -89,15 +89,16 @@ class Service:
 
     async def draw(self, upload: Upload, detections: Detections, kind: str) -> bytes:
         """The image with its detections, as "JPEG" or "PNG"."""
-        return await self._read(lambda: _drawn(self._pixels(upload), detections, kind))
+        return await self.read(lambda: _drawn(self._pixels(upload), detections, kind))
 
     async def explain(self, upload: Upload, threshold: float, top_k: int) -> Explained:
         """The page of `ddetr explain`. Raises ImageError, another ValueError or MemoryError."""
-        pixels = await self._read(lambda: self._pixels(upload))
+        pixels = await self.read(lambda: self._pixels(upload))
         return await asyncio.wrap_future(
             self.worker.call(lambda: _explained(self.detector, pixels, upload.name, threshold, top_k)))
 
-    async def _read(self, function: Callable[[], Answer]) -> Answer:
+    async def read(self, function: Callable[[], Answer]) -> Answer:
+        """What a function returns that is called in a thread for images."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, function)
 
     def _prepared(self, upload: Upload) -> Prepared:

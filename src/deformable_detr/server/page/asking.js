@@ -1,13 +1,23 @@
 // What is asked of the server: with the token, again when it is busy, and its errors as text.
-import { byId, settings, say } from "./state.js";
+import { byId, say, settings } from "./state.js";
 
 const TOKEN = "ddetr-token";
 const ATTEMPTS = 20;
 
-/** The server's answer for a file; throws an Error with a line for the person. */
+/** The server's answer for an image file; throws an Error with a line for the person. */
 export async function ask(path, file, accept = "application/json") {
+  if (file.size > settings.uploadBytes) {
+    throw new Error(`expected at most ${Math.floor(settings.uploadBytes / 2 ** 20)} MiB`);
+  }
+  const body = new FormData();
+  body.append("image", file);
+  return fetchWithToken(path, { method: "POST", body, headers: { Accept: accept } });
+}
+
+/** As `fetch`, but throws an Error for an answer that is none. */
+export async function fetchWithToken(path, options = {}) {
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-    const answer = await fetchOnce(path, file, accept);
+    const answer = await fetchOnce(path, options);
     if (answer.ok) return answer;
     if (answer.status === 401) {
       await askForToken();
@@ -21,17 +31,11 @@ export async function ask(path, file, accept = "application/json") {
   throw new Error("the server is too busy");
 }
 
-async function fetchOnce(path, file, accept) {
-  if (file.size > settings.uploadBytes) {
-    throw new Error(`expected at most ${Math.floor(settings.uploadBytes / 2 ** 20)} MiB`);
-  }
-  const headers = { Accept: accept };
+async function fetchOnce(path, options) {
   const token = sessionStorage.getItem(TOKEN);
-  if (token) headers.Authorization = `Bearer ${token}`;
-  const body = new FormData();
-  body.append("image", file);
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   try {
-    return await fetch(path, { method: "POST", body, headers });
+    return await fetch(path, { ...options, headers });
   } catch {
     throw new Error("the server cannot be reached");
   }
