@@ -82,7 +82,8 @@ function draw() {
 
 function turnByKey(event) {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!step || event.target.closest?.("input, select, dialog") || event.altKey || event.ctrlKey || event.metaKey) return;
+  const isElsewhere = event.target.closest?.("input, select, dialog") || event.altKey || event.ctrlKey || event.metaKey;
+  if (!step || isElsewhere) return;
   event.preventDefault();
   turnTo(shown + step);
 }
