@@ -131,6 +131,7 @@ def at_rate(port: int, images: list[tuple[bytes, Any]], gaps: Callable[[], float
 
     def work(client: Client, number: int) -> None:
         client.ask(number)
+        client.connection.close()       # the server would, after some seconds
         idle.append(client)
 
     while due < start + seconds:

@@ -12,6 +12,7 @@ from typing import Any
 
 from deformable_detr import Detector
 from deformable_detr.server.application import Application
+from deformable_detr.server.guard import Doors
 from deformable_detr.server.limits import Limits
 from deformable_detr.server.running import Server, address_of, listen
 
@@ -73,9 +74,10 @@ def form(*parts: tuple[str, str, bytes]) -> bytes:
 
 @contextmanager
 def serving(detector: Detector, limits: Limits | None = None, **options: Any) -> Iterator[Serving]:
-    """A server, warm; at the end it is stopped, and its thread has ended."""
+    """A server, warm, whose thread has ended afterwards; options are those of `Doors`, and an `evaluator`."""
     limits = limits or Limits()
-    application = Application(detector, limits, **options)
+    evaluator = options.pop("evaluator", None)
+    application = Application(detector, limits, Doors(**options), evaluator)
     listener = listen("127.0.0.1", 0)
     address, port = address_of(listener), listener.getsockname()[1]
     server = Server(application.app, limits, application.begin_end)

@@ -203,13 +203,30 @@ def test_a_token(detector: Detector, images: list[bytes]) -> None:
 
 
 def test_an_origin_that_may_ask(detector: Detector, images: list[bytes]) -> None:
-    with serving(detector, origins=["https://example.org"]) as server:
+    with serving(detector, origins=("https://example.org",)) as server:
         allowed = server.ask("/detect", images[0], Origin="https://example.org")
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
         assert "access-control-allow-origin" not in server.ask("/detect", images[0], Origin="https://evil.test").headers
         before = server.ask("/detect", method="OPTIONS", Origin="https://example.org",
                             Access_Control_Request_Method="POST", Access_Control_Request_Headers="authorization")
         assert before.status == 200
+
+
+def test_a_page_elsewhere_may_not_send_its_forms_here(detector: Detector, images: list[bytes]) -> None:
+    with serving(detector, origins=("https://example.org",)) as server:
+        foreign = {"Sec-Fetch-Site": "cross-site"}
+        assert server.ask("/detect", images[0], Origin="https://evil.test", **foreign).status == 403
+        assert server.ask("/detect", images[0], **foreign).status == 403
+        assert server.ask("/detect", images[0], Origin="https://example.org", **foreign).status == 200
+        assert server.ask("/", **foreign).status == 200         # a link
+
+
+def test_a_server_for_this_machine_answers_to_its_names_alone(detector: Detector) -> None:
+    with serving(detector, hosts=("127.0.0.1", "::1", "localhost")) as server:
+        for host in ("127.0.0.1", "localhost:8000", "LOCALHOST", "[::1]:8000"):
+            assert server.ask("/healthz", Host=host).status == 200, host
+        for host in ("evil.test", "evil.test:8000", "localhost.evil.test", ""):
+            assert server.ask("/healthz", Host=host).status in (400, 421), host
 
 
 def test_an_error_of_ours_is_an_answer(server: Serving, images: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

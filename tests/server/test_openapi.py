@@ -20,6 +20,8 @@ def server(detector: Detector) -> Iterator[Serving]:
         yield server
 
 
+# The server is in a thread of this process, where beartype draws random numbers as it checks lists.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.parametrize("path", PATHS)
 def test_every_answer_is_one_that_is_described(server: Serving, path: str) -> None:
     schema = schemathesis.openapi.from_url(f"{server.address}/openapi.json")

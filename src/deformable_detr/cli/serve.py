@@ -1,6 +1,7 @@
 """`ddetr serve`: a detector over HTTP, and a page for people."""
 
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 FEWEST_LETTERS = 16     # of a token: shorter ones can be guessed
 
 Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
@@ -44,9 +46,9 @@ Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 @app.command
 def serve(*, weights: str = DEMO, data: OptionalPath = None, split: str = "val", host: str = "127.0.0.1",
           port: Port = 8000, token_file: OptionalPath = None, allow_origin: list[str] | None = None,
-          max_upload: Megabytes = 32, max_megapixels: Count = 50, max_pictures: Count = 16, max_queue: Count = 64,
-          timeout: Seconds = 30, device: str = "auto", precision: PrecisionFlag = "fp32",
-          batch_size: BatchSize = "auto", messages: MessageFlags = USUAL) -> int:
+          allow_host: list[str] | None = None, max_upload: Megabytes = 32, max_megapixels: Count = 50,
+          max_pictures: Count = 16, max_queue: Count = 64, timeout: Seconds = 30, device: str = "auto",
+          precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", messages: MessageFlags = USUAL) -> int:
     """Serve a detector over HTTP, with a page for people at /. Needs `pip install 'deformable-detr[serve]'`.
 
     Parameters
@@ -65,6 +67,9 @@ def serve(*, weights: str = DEMO, data: OptionalPath = None, split: str = "val",
         A file whose first line is a token that clients must send: `Authorization: Bearer TOKEN`.
     allow_origin
         An origin, such as https://tools.example.org, whose pages may ask; may be given more than once.
+    allow_host
+        A name by which the server is called; may be given more than once. By default any, but a server for this machine
+        alone answers only to localhost and its addresses.
     max_upload
         Megabytes of a request.
     max_megapixels
@@ -98,17 +103,26 @@ def serve(*, weights: str = DEMO, data: OptionalPath = None, split: str = "val",
     with _listen(host, port) as listener:
         from deformable_detr.detect.detector import Detector
         from deformable_detr.server.application import Application
+        from deformable_detr.server.guard import Doors
 
         with wrong_call_for(ValueError):
             detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
         logger.debug("%s: %r", weights, detector)
         evaluator = None if chosen is None else _evaluated(detector, *chosen, messages)
-        application = Application(detector, limits, token, allow_origin or (), evaluator)
-        if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+        hosts = _hosts(host, allow_host or ())
+        application = Application(detector, limits, Doors(token, tuple(allow_origin or ()), hosts), evaluator)
+        if token is None and host not in THIS_MACHINE:
             logger.warning("%s: everybody who reaches this address can use it; --token-file asks for a token", host)
         print_line(f"{address_of(listener)}{'/review' if evaluator else ''} (Ctrl-C ends it)")
         Server(application.app, limits, application.begin_end).run(sockets=[listener])
     return 0
+
+
+def _hosts(host: str, allowed: Sequence[str]) -> tuple[str, ...] | None:
+    """The names by which the server may be called; None for any."""
+    if host in THIS_MACHINE or allowed:
+        return *THIS_MACHINE, *(name.lower() for name in allowed)
+    return None
 
 
 def _evaluated(detector: "Detector", folder: "DataFolder", split: str, messages: Messages) -> "CocoEvaluator":

@@ -4,7 +4,7 @@ import asyncio
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from deformable_detr.detect.batches import PROBLEMS
 from deformable_detr.detect.detector import Detector
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.server.answers import JSON, KINDS, error_json, found_json, reason, wanted_type, whole
-from deformable_detr.server.guard import Guard
+from deformable_detr.server.guard import Doors, Guard
 from deformable_detr.server.limits import MAX_TOP_K, Limits
 from deformable_detr.server.metrics import Metrics
 from deformable_detr.server.openapi import openapi
@@ -41,7 +41,7 @@ FRAME_POLICY = ("default-src 'none'; img-src data:; style-src 'unsafe-inline'; s
 class Application:
     """A detector as an ASGI application: `app`. What an `evaluator` has been given can be reviewed."""
 
-    def __init__(self, detector: Detector, limits: Limits, token: str | None = None, origins: Sequence[str] = (),
+    def __init__(self, detector: Detector, limits: Limits, doors: Doors = Doors(),  # noqa: B008  (it is frozen)
                  evaluator: CocoEvaluator | None = None) -> None:
         self.limits = limits
         self.metrics = Metrics()
@@ -49,8 +49,8 @@ class Application:
         self.held = Held(limits)
         self.metrics.watch(lambda: self.service.waiting, lambda: self.held.total)
         self._explanations: OrderedDict[str, bytes] = OrderedDict()
-        self._description = openapi(limits, token is not None)
-        pages = page_routes(detector, limits, token is not None, evaluator is not None)
+        self._description = openapi(limits, doors.token is not None)
+        pages = page_routes(detector, limits, doors.token is not None, evaluator is not None)
         routes = [
             Route("/detect", self.detect, methods=["POST"]), Route("/explain", self.explain, methods=["POST"]),
             Route("/explanations/{name}", self.explanation), Route("/healthz", self.healthz),
@@ -59,9 +59,9 @@ class Application:
             *(Review(evaluator, self.service).routes if evaluator else [])]
         known = [route.path for route in [*routes, *pages]]
         everybody = ["/healthz", "/readyz", "/openapi.json", "/explanations/", *(route.path for route in pages)]
-        middleware = [Middleware(Guard, metrics=self.metrics, token=token, open_paths=everybody, known_paths=known)]
-        if origins:
-            middleware.insert(0, Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"],
+        middleware = [Middleware(Guard, metrics=self.metrics, doors=doors, open_paths=everybody, known_paths=known)]
+        if doors.origins:
+            middleware.insert(0, Middleware(CORSMiddleware, allow_origins=doors.origins, allow_methods=["GET", "POST"],
                                             allow_headers=["Authorization", "Content-Type"]))
         self.app = Starlette(routes=[*routes, *pages], middleware=middleware, lifespan=self._lifespan,
                              exception_handlers={HTTPException: error_json})

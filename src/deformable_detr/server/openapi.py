@@ -10,7 +10,8 @@ THRESHOLD = {"name": "threshold", "in": "query", "description": "The lowest scor
 TOP_K = {"name": "top_k", "in": "query", "description": "The most detections of an image.",
          "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": 100}}
 ERRORS = {"400": "A parameter or the form is wrong.", "401": "The token is missing or wrong.",
-          "408": "The body came too slowly.", "413": "More bytes, images or memory than allowed.",
+          "403": "Pages of other origins may not ask.", "408": "The body came too slowly.",
+          "413": "More bytes, images or memory than allowed.",
           "415": "The body is neither an image nor multipart/form-data, or it is compressed.",
           "422": "No image that can be read.", "503": "Too many images wait; Retry-After says when to come again.",
           "504": "It took too long."}
