@@ -129,6 +129,22 @@ def test_bounds(detector: Detector, images: list[bytes]) -> None:
         assert server.application.held.total == server.application.service.waiting == 0
 
 
+def test_connections_and_bytes_of_all_clients(detector: Detector) -> None:
+    with serving(detector, Limits(connections=2, upload_bytes=1000, held_bytes=1500)) as server:
+        begun = b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + bytes(900)
+        with server.connect() as first, server.connect() as second:
+            first.sendall(begun)
+            wait_for(lambda: server.application.held.total == 900)
+            with server.connect() as third:
+                assert third.recv(100).startswith(b"HTTP/1.1 503 ")
+                assert third.recv(1000) == b""
+            second.sendall(begun)
+            answer = second.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1\r\n" in answer
+        wait_for(lambda: server.application.held.total == 0)
+
+
 def test_a_full_queue_and_time_that_is_over(detector: Detector, images: list[bytes]) -> None:
     with serving(detector, Limits(queue=1, pictures=1, seconds=0.5)) as server:
         held = threading.Event()
