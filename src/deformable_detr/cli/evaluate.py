@@ -69,7 +69,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     weights_file = find_weights_file(weights)
 
     with wrong_call_for(ValueError, OSError):
-        folder, split = _find_split(data, split)
+        folder, split = find_split(data, split)
 
     from deformable_detr.datasets.findings import DataError
     from deformable_detr.detect.detector import Detector
@@ -88,7 +88,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     except (ValueError, MemoryError) as error:
         report_error(str(error))
         return 1
-    _report_limits(evaluator)
+    report_limits(evaluator)
     metrics, curves = evaluator.count()
     if as_json:
         print_line(json.dumps(metrics.to_dict()))
@@ -113,7 +113,7 @@ def _print_metrics(metrics: "CocoMetrics", weights: str) -> None:
         print_line(f"published on COCO val2017: AP {published.ap / 100:.3f}")
 
 
-def _find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
+def find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
     """The data set and one of its splits, by our name for it or any other usual one ("valid"), without torch."""
     from deformable_detr.datasets.folder import DataFolder
     from deformable_detr.datasets.splits import SPLIT_NAMES
@@ -126,7 +126,7 @@ def _find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
     return folder, split
 
 
-def _report_limits(evaluator: "CocoEvaluator") -> None:
+def report_limits(evaluator: "CocoEvaluator") -> None:
     """Print what counts as missed, or is not counted, whatever the weights find."""
     match, limits = evaluator.match, evaluator.limits()
     if match.only_in_model:

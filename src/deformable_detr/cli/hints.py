@@ -32,6 +32,8 @@ FLAGS = {
     "--silent": "--quiet",
 }
 
+TAKEN = {"serve": {"--data"}}       # flags that a command does have
+
 
 def hint(tokens: Sequence[str]) -> str | None:
     """What to type instead, as the message about a wrong call; None if nothing is known."""
@@ -39,7 +41,7 @@ def hint(tokens: Sequence[str]) -> str | None:
         return f"unknown command {tokens[0]}; ddetr calls it {COMMANDS[tokens[0]]}"
     for token in tokens[1:]:
         flag = token.partition("=")[0].replace("_", "-")
-        if flag in FLAGS:
+        if flag in FLAGS and flag not in TAKEN.get(tokens[0], ()):
             ours = FLAGS[flag]
             return f"unknown option {flag}; " + (f"ddetr calls it {ours}" if ours.startswith("--") else ours)
     return None
