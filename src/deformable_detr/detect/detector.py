@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -113,11 +114,14 @@ class Detector:
             if threshold.shape != (len(self.names),):
                 raise ValueError(f"threshold: expected one for each class ({len(self.names)}), got {threshold.shape}")
             return threshold
-        if threshold is None or isinstance(threshold, int | float):
+        if threshold is None or isinstance(threshold, Real):     # NumPy's numbers too
             named: Mapping[str, float] = {}
-            usual = _checked_threshold("threshold", usual if threshold is None else threshold)
-        else:
+            usual = _checked_threshold("threshold", usual if threshold is None else float(threshold))
+        elif isinstance(threshold, Mapping):
             named = {name: _checked_threshold(f"threshold of {name}", each) for name, each in threshold.items()}
+        else:
+            raise ValueError("threshold: expected a number or a mapping by the names of classes, "
+                             f"got {quoted(threshold)}")
         wanted = self.names if classes is None else tuple(classes)
         for name in (*named, *wanted):
             if name not in self.names:
@@ -186,14 +190,16 @@ class Detector:
         from deformable_detr.explain.collecting import Collector
         from deformable_detr.explain.explanation import explain
 
-        threshold = float(self._check(threshold, top_k))
+        checked = self._check(threshold, top_k)
+        if isinstance(checked, np.ndarray):
+            raise ValueError("threshold: expected one for all classes to explain an image, got one for each class")
         image = read_image(source)
         images = [self._prepare(image)]
         with Collector(self.runtime.model) as collected:
             predictions = self.runtime.run_watched(self._batch(images))
-        found = self._found(predictions, images, threshold, top_k)[0]
+        found = self._found(predictions, images, checked, top_k)[0]
         name = Path(source).name if isinstance(source, str | Path) else "image"
-        return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, threshold)
+        return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, checked)
 
     def _batch_size_of(self, shape: ImageSize) -> int:
         return self.batch_size if isinstance(self.batch_size, int) else fitting_batch_size(shape, self.device)
