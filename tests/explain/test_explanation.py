@@ -297,7 +297,7 @@ def test_an_explanation_that_fails_leaves_no_hook() -> None:
 
 def test_one_threshold_for_all_classes() -> None:
     with pytest.raises(ValueError, match="threshold: expected one for all classes to explain an image"):
-        small_detector("multi-scale").explain(noise(), threshold={"cat": 0.5})     # pyright: ignore[reportArgumentType]
+        small_detector("multi-scale").explain(noise(), threshold={"cat": 0.5})
 
 
 def test_a_pickled_explanation_draws_the_same_page(tmp_path: Path) -> None:

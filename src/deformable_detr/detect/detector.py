@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -43,7 +42,7 @@ from deformable_detr.weights.sources import DEMO
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation
 
-AskedThreshold = Threshold | Mapping[str, float] | None     # by the names of classes; None: the one of the weights
+AskedThreshold = Threshold | np.floating | Mapping[str, float] | None     # by the names of classes; None: the one of the weights
 UNWANTED = float("inf")     # threshold of a class that was not asked for
 SHOWN_NAMES = 7     # of the classes
 
@@ -114,14 +113,11 @@ class Detector:
             if threshold.shape != (len(self.names),):
                 raise ValueError(f"threshold: expected one for each class ({len(self.names)}), got {threshold.shape}")
             return threshold
-        if threshold is None or isinstance(threshold, Real):     # NumPy's numbers too
+        if threshold is None or isinstance(threshold, int | float | np.floating):
             named: Mapping[str, float] = {}
             usual = _checked_threshold("threshold", usual if threshold is None else float(threshold))
-        elif isinstance(threshold, Mapping):
-            named = {name: _checked_threshold(f"threshold of {name}", each) for name, each in threshold.items()}
         else:
-            raise ValueError("threshold: expected a number or a mapping by the names of classes, "
-                             f"got {quoted(threshold)}")
+            named = {name: _checked_threshold(f"threshold of {name}", each) for name, each in threshold.items()}
         wanted = self.names if classes is None else tuple(classes)
         for name in (*named, *wanted):
             if name not in self.names:
@@ -182,10 +178,10 @@ class Detector:
             reads, partial(self._prepare, keep_image=keep_images),
             partial(self._run, threshold=threshold, top_k=top_k), self._batch_size_of, WINDOW * largest)
 
-    def explain(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> "Explanation":
+    def explain(self, source: ImageSource, threshold: AskedThreshold = None, top_k: int = 100) -> "Explanation":
         """The same detections in one image, with the places where the model looked for them in every layer.
 
-        Arguments and errors are those of a call for one image.
+        Arguments and errors are those of a call for one image, but with one threshold for all classes.
         """
         from deformable_detr.explain.collecting import Collector
         from deformable_detr.explain.explanation import explain
