@@ -1,4 +1,4 @@
-"""A mark in the PNG, JPEG and MP4 files that this package writes: what does not carry it is never overwritten.
+"""A mark in the images, MP4 files and pages that this package writes: what does not carry it is never overwritten.
 
 The mark holds a checksum of the rest of the file, so a drawing that somebody has edited since is theirs.
 """
@@ -18,13 +18,14 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER = len(PNG_START) + 25        # the first chunk, IHDR; the mark is the second
 JPEG_START = b"\xff\xd8"
 APP0 = b"\xff\xe0"
+HTML_START = b"<!DOCTYPE html>"
 MP4_KIND = b"ftyp"      # from the fifth byte on
 MP4_MARK = 8 + len(WORDS) + 9       # bytes: a box that players pass over, at the end of the file
 PIECE = 2**20           # bytes of a video that are read at a time
 
 
 def marked(content: bytes) -> bytes:
-    """A PNG or JPEG file with the mark, as a text chunk or a comment."""
+    """A PNG or JPEG file, or a page, with the mark: a text chunk or a comment."""
     place = _place_of_mark(content)
     return content[:place] + _mark(content) + content[place:]
 
@@ -97,6 +98,8 @@ def _place_of_mark(content: bytes) -> int:
     """Where the mark begins, or would."""
     if content.startswith(PNG_START):
         return PNG_HEADER
+    if content.startswith(HTML_START):
+        return len(HTML_START)
     if content[2:4] == APP0:     # which JFIF wants to be the first
         return 4 + int.from_bytes(content[4:6], "big")
     return len(JPEG_START)
@@ -108,6 +111,8 @@ def _mark(content: bytes) -> bytes:
     if content.startswith(PNG_START):
         chunk = b"tEXtComment\0" + text
         return (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    if content.startswith(HTML_START):
+        return b"<!-- " + text + b" -->"
     return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from deformable_detr import cli, doctor
-from deformable_detr.cli.hints import COMMANDS, FLAGS
+from deformable_detr.cli.hints import COMMANDS, FLAGS, TAKEN
 from deformable_detr.model.network import Network
 
 Captured = pytest.CaptureFixture[str]
@@ -123,10 +123,11 @@ def test_hints_name_what_there_is() -> None:
     commands = set(cli.app) - {"--help", "-h", "--version"}
     assert {ours.split()[0] for ours in COMMANDS.values()} <= commands
     assert not set(COMMANDS) & commands
-    known = {flag for command in commands for argument in cli.app[command].assemble_argument_collection()
-             for flag in argument.names}
-    assert {hint.split()[0].rstrip(",") for hint in FLAGS.values() if hint.startswith("--")} <= known
-    assert not set(FLAGS) & known
+    known = {command: {flag for argument in cli.app[command].assemble_argument_collection() for flag in argument.names}
+             for command in commands}
+    hinted = {hint.split()[0].rstrip(",") for hint in FLAGS.values() if hint.startswith("--")}
+    assert hinted <= set().union(*known.values())
+    assert {name: taken for name, flags in known.items() if (taken := set(FLAGS) & flags)} == TAKEN
 
 
 def test_a_value_is_no_option(capsys: Captured) -> None:

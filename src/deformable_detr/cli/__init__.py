@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError
 
@@ -22,11 +21,20 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     doctor,
     evaluate,
     explain,
+    serve,
     trace,
     train,
     weights,
 )
-from deformable_detr.cli.app import INTERRUPTED, WrongCallError, app, command_line, report_error, wrong_call_for
+from deformable_detr.cli.app import (
+    INTERRUPTED,
+    WrongCallError,
+    app,
+    command_line,
+    end_process,
+    report_error,
+    wrong_call_for,
+)
 from deformable_detr.cli.hints import hint
 from deformable_detr.cli.inputs import STANDARD_INPUT
 
@@ -48,15 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         report_error("interrupted")
         if arguments is None:
-            _end_process(INTERRUPTED)
+            end_process(INTERRUPTED)    # torch and timm take seconds to be destroyed
         return INTERRUPTED
-
-
-def _end_process(code: int) -> None:
-    """End at once: Python would first destroy every object of torch and timm, which takes seconds."""
-    with suppress(OSError):
-        sys.stdout.flush()
-    os._exit(code)
 
 
 def _run(tokens: list[str]) -> int:

@@ -22,6 +22,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.cli.outputs import report_file
 from deformable_detr.weights.names import named
 from deformable_detr.weights.sources import DEMO
 
@@ -63,20 +64,21 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
         Print one object of JSON, and nothing else.
     """
     messages.start()
+    with wrong_call_for(OSError):
+        page = report_file(report) if report else None
     weights_file = find_weights_file(weights)
 
     with wrong_call_for(ValueError, OSError):
-        folder, split = _find_split(data, split)
+        folder, split = find_split(data, split)
 
     from deformable_detr.datasets.findings import DataError
     from deformable_detr.detect.detector import Detector
     from deformable_detr.detect.evaluating import evaluate as evaluated
     from deformable_detr.evaluation import match_names
     from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.report import Subject, report_file, write_report
+    from deformable_detr.report import Subject, write_report
 
     with wrong_call_for(ValueError, OSError):
-        page = report_file(report) if report else None
         detector = Detector(weights_file, device, precision=precision, batch_size=batch_size,
                             tile=tile_size or tiles)
         dataset = DetectionDataset(folder, split, progress=messages.progress)
@@ -86,7 +88,7 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     except (ValueError, MemoryError) as error:
         report_error(str(error))
         return 1
-    _report_limits(evaluator)
+    report_limits(evaluator)
     metrics, curves = evaluator.count()
     if as_json:
         print_line(json.dumps(metrics.to_dict()))
@@ -111,7 +113,7 @@ def _print_metrics(metrics: "CocoMetrics", weights: str) -> None:
         print_line(f"published on COCO val2017: AP {published.ap / 100:.3f}")
 
 
-def _find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
+def find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
     """The data set and one of its splits, by our name for it or any other usual one ("valid"), without torch."""
     from deformable_detr.datasets.folder import DataFolder
     from deformable_detr.datasets.splits import SPLIT_NAMES
@@ -124,7 +126,7 @@ def _find_split(data: Path, name: str) -> "tuple[DataFolder, str]":
     return folder, split
 
 
-def _report_limits(evaluator: "CocoEvaluator") -> None:
+def report_limits(evaluator: "CocoEvaluator") -> None:
     """Print what counts as missed, or is not counted, whatever the weights find."""
     match, limits = evaluator.match, evaluator.limits()
     if match.only_in_model:

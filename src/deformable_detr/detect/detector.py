@@ -42,7 +42,8 @@ from deformable_detr.weights.sources import DEMO
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation
 
-AskedThreshold = Threshold | np.floating | Mapping[str, float] | None     # by the names of classes; None: the one of the weights
+# A mapping is by the names of classes; None is the threshold of the weights.
+AskedThreshold = Threshold | np.floating | Mapping[str, float] | None
 UNWANTED = float("inf")     # threshold of a class that was not asked for
 SHOWN_NAMES = 7     # of the classes
 
@@ -149,7 +150,7 @@ class Detector:
                 return [_raised(result) for result in results]
         threshold = self._check(threshold, top_k)
         image, = iterate_images(source)
-        return replace(self._run([self._prepare(read_image(image))], threshold, top_k)[0], source=_shown(image))
+        return replace(self.run([self.prepare(read_image(image))], threshold, top_k)[0], source=_shown(image))
 
     def stream(self, sources: ImageSource | Iterable[ImageSource], threshold: AskedThreshold = None,
                top_k: int = 100) -> Generator[Detections | Problem]:
@@ -175,8 +176,8 @@ class Detector:
         threshold = self._check(threshold, top_k)
         largest = self.batch_size if isinstance(self.batch_size, int) else LARGEST_BATCH
         return find_in_batches(
-            reads, partial(self._prepare, keep_image=keep_images),
-            partial(self._run, threshold=threshold, top_k=top_k), self._batch_size_of, WINDOW * largest)
+            reads, partial(self.prepare, keep_image=keep_images),
+            partial(self.run, threshold=threshold, top_k=top_k), self.batch_size_of, WINDOW * largest)
 
     def explain(self, source: ImageSource, threshold: AskedThreshold = None, top_k: int = 100) -> "Explanation":
         """The same detections in one image, with the places where the model looked for them in every layer.
@@ -190,14 +191,15 @@ class Detector:
         if isinstance(checked, np.ndarray):
             raise ValueError("threshold: expected one for all classes to explain an image, got one for each class")
         image = read_image(source)
-        images = [self._prepare(image)]
+        images = [self.prepare(image)]
         with Collector(self.runtime.model) as collected:
             predictions = self.runtime.run_watched(self._batch(images))
         found = self._found(predictions, images, checked, top_k)[0]
         name = Path(source).name if isinstance(source, str | Path) else "image"
         return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, checked)
 
-    def _batch_size_of(self, shape: ImageSize) -> int:
+    def batch_size_of(self, shape: ImageSize) -> int:
+        """How many images of this padded shape are run at a time where there are several."""
         return self.batch_size if isinstance(self.batch_size, int) else fitting_batch_size(shape, self.device)
 
     def _check(self, threshold: AskedThreshold, top_k: int) -> Threshold:
@@ -206,11 +208,12 @@ class Detector:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
         return self.thresholds(threshold)
 
-    def _prepare(self, image: Pixels, keep_image: bool = False) -> Prepared:
+    def prepare(self, image: Pixels, keep_image: bool = False) -> Prepared:
+        """An RGB image as it waits for `run`; for callers that do this in threads of their own."""
         with one_memory_error():
             return prepare(image, self.info.preprocessing, keep_image=keep_image or self.tiling is not None)
 
-    def _run(self, images: Sequence[Prepared], threshold: Threshold, top_k: int) -> list[Detections]:
+    def run(self, images: Sequence[Prepared], threshold: Threshold, top_k: int) -> list[Detections]:
         """The detections in images of one shape."""
         found = self._found(self.runtime.run(self._batch(images)), images, threshold, top_k)
         if self.tiling is None:
@@ -226,8 +229,8 @@ class Detector:
             return whole
         found: list[Detections] = []
         while len(found) < len(windows):
-            pieces = [self._prepare(pixels[top:bottom, left:right])
-                      for left, top, right, bottom in windows[len(found):][:self._batch_size_of(image.shape)]]
+            pieces = [self.prepare(pixels[top:bottom, left:right])
+                      for left, top, right, bottom in windows[len(found):][:self.batch_size_of(image.shape)]]
             found += self._found(self.runtime.run(self._batch(pieces)), pieces, threshold, top_k)
         return merged(whole, windows, found, top_k)
 

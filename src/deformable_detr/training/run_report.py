@@ -8,8 +8,9 @@ from deformable_detr.detect.detector import Detector
 from deformable_detr.evaluation import CocoEvaluator, detect_all
 from deformable_detr.loading.loader import build_loader
 from deformable_detr.progress import Progress, no_progress
-from deformable_detr.report import FILE_NAME, Subject, read_history, write_report
+from deformable_detr.report import Subject, read_history, write_report
 from deformable_detr.report.errors import judge
+from deformable_detr.report.history import REPORT_FILE
 from deformable_detr.report.thresholds import at_thresholds, best
 from deformable_detr.training.loop import Training
 from deformable_detr.weights import save
@@ -25,7 +26,7 @@ def report_run(training: Training, progress: Progress = no_progress) -> None:
     If this fails, the reason is logged, and the rest of the run folder is not affected.
     """
     folder, recipe, data = training.folder, training.recipe, training.validation_data
-    page = folder.path / FILE_NAME
+    page = folder.path / REPORT_FILE
     try:
         detector = Detector(folder.best, str(training.accelerator.device))
         loader = build_loader(data, recipe.batch_size, training=False, num_workers=recipe.num_workers)

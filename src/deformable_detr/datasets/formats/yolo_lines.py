@@ -54,7 +54,7 @@ class YoloLines:
         if self._is_unsure and len(longer := self._lengths - set(BOX_LENGTHS)) == 1:
             stop(Fault.ANNOTATION_FILE, Place(file, entry="kpt_shape"),
                  f"every line has {min(longer)} words, which may be a box with key points or the points of an outline: "
-                 " expected the shape of the key points, as in `kpt_shape: [17, 3]`, or `task: segment`")
+                 "expected the shape of the key points, as in `kpt_shape: [17, 3]`, or `task: segment`")
 
     def _check_length(self, length: int) -> None:
         if length in BOX_LENGTHS:
