@@ -53,6 +53,7 @@ def test_why_was_it_not_found(folder: Path, tiny_weights: str, capsys: Captured)
     (["--why", "a,b"], "--why: expected X,Y in pixels, such as 120,80, got 'a,b'"),
     (["--why", "30,0"], "--why: expected a place in the image of 30 x 40 pixels, got 30,0"),
     (["--why", "nan,0"], "--why: expected a place in the image of 30 x 40 pixels, got nan,0"),
+    (["--why", "-5,5"], "--why: expected a place in the image of 30 x 40 pixels, got -5,5"),
     (["--out", "a.png"], "--out: expected a file whose name ends in .html, got a.png"),
     (["--out", "folder.html"], "--out: expected a file whose name ends in .html, got folder.html"),
     (["--device", "abacus"], "device: 'abacus' is not available here"),

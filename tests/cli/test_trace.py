@@ -322,6 +322,26 @@ def test_a_stage_that_does_not_exist(folder: Path, weights: Path, capsys: Captur
                           "got 'sampling ofsets'; did you mean 'sampling offsets'?\n")
 
 
+def test_a_debugger_needs_something_to_read(folder: Path, weights: Path, capsys: Captured,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard input is None where a shell closed it, as `<&-` does."""
+    monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
+    monkeypatch.setattr("sys.stdin", None)
+    assert cli.main(["trace", "a.png", "--weights", str(weights), "--stop-at", "memory"]) == 2
+    assert capsys.readouterr().err == ("ddetr: --stop-at: the debugger reads its commands from standard input, "
+                                       "which is closed\n")
+
+
+def test_names_that_a_terminal_would_obey(folder: Path, weights: Path, capsys: Captured) -> None:
+    hostile = "\x1b[31m\u202egnp.png"
+    save_noise(hostile, 30, 20)
+    assert cli.main(["trace", hostile, "--weights", str(weights)]) == 0
+    output = capsys.readouterr().out
+    assert "image 0: \\x1b[31m\\u202egnp.png" in output
+    assert "\x1b" not in output
+    assert "\u202e" not in output
+
+
 def test_the_page(folder: Path, weights: Path, capsys: Captured) -> None:
     hostile = "<img src=x onerror=alert(1)>\"'&amp;.png"
     save_noise(hostile, 30, 20)

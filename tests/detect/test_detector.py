@@ -89,6 +89,7 @@ def test_classes_are_chosen_before_the_best(detector: Detector) -> None:
     assert len(detector(IMAGE, detector.thresholds(0, classes=[]))) == 0
     assert detector.thresholds() == 0.5
     assert detector.thresholds(0.25) == 0.25
+    assert detector.thresholds(np.float32(0.25)) == 0.25
 
 
 @pytest.mark.parametrize(("threshold", "classes", "message"), [

@@ -1,3 +1,4 @@
+import pickle
 import re
 from pathlib import Path
 from threading import Thread
@@ -276,6 +277,34 @@ def test_a_better_one_was_in_the_way() -> None:
     left_out = [each for each in explanation.nearest(20, 30, count=11) if each.verdict.startswith("left out")]
     assert len(explanation.detections) == 1
     assert len(left_out) == 10
+
+
+def test_an_explanation_that_fails_leaves_no_hook() -> None:
+    detector = small_detector("multi-scale")
+    model = detector.runtime.model
+    before = detector.explain(noise())
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    interrupted = model.decoder.layers[-1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        detector.explain(noise())
+    interrupted.remove()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert_same(detector.explain(noise()).detections, before.detections)
+
+
+def test_one_threshold_for_all_classes() -> None:
+    with pytest.raises(ValueError, match="threshold: expected one for all classes to explain an image"):
+        small_detector("multi-scale").explain(noise(), threshold={"cat": 0.5})
+
+
+def test_a_pickled_explanation_draws_the_same_page(tmp_path: Path) -> None:
+    explanation = small_detector("multi-scale").explain(noise())
+    for name, each in (("before.html", explanation), ("after.html", pickle.loads(pickle.dumps(explanation)))):
+        each.page(tmp_path / name)
+    assert (tmp_path / "before.html").read_bytes() == (tmp_path / "after.html").read_bytes()
 
 
 def test_an_image_without_detections() -> None:

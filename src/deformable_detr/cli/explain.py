@@ -2,7 +2,9 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from deformable_detr.cli.app import (
     USUAL,
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
     from deformable_detr.explain import Explanation
 
 PAGE = Path("explanation.html")
+_Place = Annotated[str | None, Parameter(allow_leading_hyphen=True)]     # -5,5 is an answer, if a wrong one
 
 
 @app.command
 def explain(image: str, /, *, weights: str = DEMO, out: OptionalPath = None, threshold: OptionalShare = None,
-            why: str | None = None, device: str = "auto", messages: MessageFlags = USUAL) -> int:
+            why: _Place = None, device: str = "auto", messages: MessageFlags = USUAL) -> int:
     """Show where the model looks in an image, as a page in a single file.
 
     Parameters
@@ -100,5 +103,5 @@ def _print_nearest(explanation: "Explanation", image: str, x: float, y: float) -
     for each in explanation.nearest(x, y):
         table.add_row(str(each.query), Text(printable(each.name)), f"{each.score:.3f}",
                       " ".join(f"{score:.3f}" for score in each.scores), f"{each.distance:.0f}",
-                      " ".join(f"{edge:.0f}" for edge in each.box), each.verdict)
+                      " ".join(f"{edge:z.0f}" for edge in each.box), each.verdict)
     console.print(table)

@@ -1,6 +1,7 @@
 """`ddetr trace`: every stage from image to box, its tensor, and the statement that made it."""
 
 import json
+import os
 import sys
 from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from deformable_detr.cli.app import (
 )
 from deformable_detr.cli.outputs import check_page
 from deformable_detr.papers.config import Preset
+from deformable_detr.text import printable
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ def _check(preset: Preset | None, weights: str | None, stop_at: str | None, html
         raise WrongCallError("--preset: its weights are random; give either --preset or --weights")
     if stop_at is not None and as_json:
         raise WrongCallError("--stop-at and --json: expected one of them, since a debugger prints too")
+    if stop_at is not None and sys.stdin is None and "PYTHONBREAKPOINT" not in os.environ:
+        raise WrongCallError("--stop-at: the debugger reads its commands from standard input, which is closed")
     if html:
         check_page("--html", html)
 
@@ -170,9 +174,9 @@ def _print_text(model: str, images: Sequence[str], stages: "Sequence[Stage]") ->
     from rich.text import Text
 
     console = output_console()
-    console.print(Text(model))
+    console.print(Text(printable(model)))
     for index, name in enumerate(images):
-        console.print(Text(f"image {index}: {name}"))
+        console.print(Text(printable(f"image {index}: {name}")))
     console.print(Text(LEGEND, style="dim"))
     console.print(Text(HOW_TO_READ, style="dim"))
     title, *rows = _aligned([("", "shape", "axes", "range"), *map(_cells, stages)])
@@ -185,7 +189,7 @@ def _print_text(model: str, images: Sequence[str], stages: "Sequence[Stage]") ->
         above = heading
         console.print(Text(row))
         for note in (_made(stage), *stage.notes):
-            console.print(Padding(Text(note, style="dim"), (0, 0, 0, 6), expand=False))
+            console.print(Padding(Text(printable(note), style="dim"), (0, 0, 0, 6), expand=False))
 
 
 def _cells(stage: "Stage") -> tuple[str, str, str, str]:

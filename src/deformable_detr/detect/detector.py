@@ -42,7 +42,8 @@ from deformable_detr.weights.sources import DEMO
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation
 
-AskedThreshold = Threshold | Mapping[str, float] | None     # by the names of classes; None: the one of the weights
+# A mapping is by the names of classes; None is the threshold of the weights.
+AskedThreshold = Threshold | np.floating | Mapping[str, float] | None
 UNWANTED = float("inf")     # threshold of a class that was not asked for
 SHOWN_NAMES = 7     # of the classes
 
@@ -113,9 +114,9 @@ class Detector:
             if threshold.shape != (len(self.names),):
                 raise ValueError(f"threshold: expected one for each class ({len(self.names)}), got {threshold.shape}")
             return threshold
-        if threshold is None or isinstance(threshold, int | float):
+        if threshold is None or isinstance(threshold, int | float | np.floating):
             named: Mapping[str, float] = {}
-            usual = _checked_threshold("threshold", usual if threshold is None else threshold)
+            usual = _checked_threshold("threshold", usual if threshold is None else float(threshold))
         else:
             named = {name: _checked_threshold(f"threshold of {name}", each) for name, each in threshold.items()}
         wanted = self.names if classes is None else tuple(classes)
@@ -178,22 +179,24 @@ class Detector:
             reads, partial(self.prepare, keep_image=keep_images),
             partial(self.run, threshold=threshold, top_k=top_k), self.batch_size_of, WINDOW * largest)
 
-    def explain(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> "Explanation":
+    def explain(self, source: ImageSource, threshold: AskedThreshold = None, top_k: int = 100) -> "Explanation":
         """The same detections in one image, with the places where the model looked for them in every layer.
 
-        Arguments and errors are those of a call for one image.
+        Arguments and errors are those of a call for one image, but with one threshold for all classes.
         """
         from deformable_detr.explain.collecting import Collector
         from deformable_detr.explain.explanation import explain
 
-        threshold = float(self._check(threshold, top_k))
+        checked = self._check(threshold, top_k)
+        if isinstance(checked, np.ndarray):
+            raise ValueError("threshold: expected one for all classes to explain an image, got one for each class")
         image = read_image(source)
         images = [self.prepare(image)]
         with Collector(self.runtime.model) as collected:
             predictions = self.runtime.run_watched(self._batch(images))
-        found = self._found(predictions, images, threshold, top_k)[0]
+        found = self._found(predictions, images, checked, top_k)[0]
         name = Path(source).name if isinstance(source, str | Path) else "image"
-        return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, threshold)
+        return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, checked)
 
     def batch_size_of(self, shape: ImageSize) -> int:
         """How many images of this padded shape are run at a time where there are several."""

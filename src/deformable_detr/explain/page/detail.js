@@ -80,7 +80,7 @@ function showPoint(point, query, layer) {
   const cells = CORNERS.map((name, corner) => [name, `${line + (corner >> 1)}, ${column + (corner & 1)}`]);
   const kept = query === null ? -1 : data.arithmetic.queries.indexOf(query);
   if (kept < 0) {
-    say("A sampling point", placeOfPoint(point), magnifier(point), table(["corner", "cell",
+    say("A sampling point", placeOfPoint(point), magnifier(point), table(["corner", "row, column",
       "bilinear weight"], cells.map((cell, corner) => [...cell, shares[corner].toFixed(4)])),
       "The values of the four cells are kept in the page for the detected objects only.");
     return;
@@ -92,7 +92,7 @@ function showPoint(point, query, layer) {
   const products = cells.map((cell, corner) => [...cell, corners[corner].toFixed(4), shares[corner].toFixed(4),
     (corners[corner] * shares[corner]).toFixed(4)]);
   say("A sampling point", placeOfPoint(point), magnifier(point),
-    table(["corner", "cell", "value", "× bilinear", "= product"], products),
+    table(["corner", "row, column", "value", "× bilinear", "= product"], products),
     textElement("p", "equation", `${sample.toFixed(4)} × ${point.weight.toFixed(4)} = `,
       textElement("b", "", (sample * point.weight).toFixed(4)),
       textElement("small", "", "The sample (the sum of the four products) times the attention weight is what this "
