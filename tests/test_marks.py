@@ -50,6 +50,16 @@ def test_what_was_changed_since_is_no_longer_ours(content: bytes, tmp_path: Path
         assert path.read_bytes() == other
 
 
+def test_pages_are_marked_too(tmp_path: Path) -> None:
+    page, path = marked(b"<!DOCTYPE html>\n<title>a</title>"), tmp_path / "page.html"
+    assert page.startswith(b"<!DOCTYPE html>")
+    path.write_bytes(page)
+    assert is_marked(path)
+    for other in (page.replace(b"<title>a", b"<title>b"), b"<!DOCTYPE html>\n<title>a</title>", b"notes"):
+        path.write_bytes(other)
+        assert not is_marked(path)
+
+
 def test_links_folders_and_pipes_are_not_ours(content: bytes, tmp_path: Path) -> None:
     write_marked(tmp_path / "a.png", content)
     (tmp_path / "link.png").symlink_to("a.png")

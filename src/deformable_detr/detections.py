@@ -4,6 +4,7 @@ import html
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -15,13 +16,16 @@ from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.text import printable
 
 if TYPE_CHECKING:
+    import pandas
     import PIL.Image
     import supervision
 
     from deformable_detr.images import ImageSource
 
 ImageSize = tuple[int, int]   # (height, width)
+Threshold = float | Float[np.ndarray, "K"]      # of each class, above 1 for those that are not wanted
 
+UNWANTED = -1.0     # score of a class that was not asked for
 SHOWN_ROWS = 10     # of a table
 SHOWN_SIDE = 720    # pixels of the longer side of a picture in a notebook
 NOT_FINITE = "predictions: expected finite scores and boxes, got NaN or infinity; the weights may be damaged"
@@ -51,6 +55,8 @@ class Detections:
     image_size: ImageSize                   # (height, width)
     queries: Int64[np.ndarray, "T"] | None = None   # the query that found each; None where this is not known
     source: Any = None                      # the image, or its path, where a notebook can show it
+    tracks: Int64[np.ndarray, "T"] | None = None    # of a video: the number of each object, -1 while it has none
+    category_ids: Sequence[int] | None = None       # of all classes, as annotations number them; None: 0..K-1
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -105,15 +111,16 @@ class Detections:
         shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         return replace(self, boxes=(self.boxes * scale).astype(np.float32)).draw(shown)
 
-    def above(self, threshold: float) -> "Detections":
-        """The detections with a score of at least `threshold`."""
-        return self._only(np.flatnonzero(self.scores >= threshold))
+    def above(self, threshold: Threshold) -> "Detections":
+        """The detections with a score of at least `threshold`, or that of their class."""
+        lowest = threshold[self.labels] if isinstance(threshold, np.ndarray) else threshold
+        return self._only(np.flatnonzero(self.scores >= lowest))
 
     def clipped(self) -> "Detections":
         """The same, with boxes that end at the edges of the image."""
         height, width = self.image_size
         inside = np.clip(self.boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-        return replace(self, boxes=inside)
+        return replace(self, boxes=inside + np.float32(0))      # no -0, which files would show
 
     def suppressed(self, threshold: float, top_k: int | None = None) -> "Detections":
         """The `top_k` best that remain without those whose IoU with a better one of their class exceeds `threshold`."""
@@ -126,32 +133,92 @@ class Detections:
         return Detection(self.boxes[row], float(self.scores[row]), int(self.labels[row]), self.names[row])
 
     def _only(self, kept: Int64[np.ndarray, "kept"]) -> "Detections":
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept],
-                          [self.names[index] for index in kept], self.image_size,
-                          None if self.queries is None else self.queries[kept], self.source)
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept],
+                       names=[self.names[index] for index in kept],
+                       queries=None if self.queries is None else self.queries[kept],
+                       tracks=None if self.tracks is None else self.tracks[kept])
 
     def draw(self, image: "ImageSource") -> "PIL.Image.Image":
-        """The upright image with boxes, names and scores drawn on it."""
+        """The upright image with boxes, names, tracks and scores drawn on it."""
         from deformable_detr.drawing import draw_boxes
 
-        captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
+        tracks = [""] * len(self) if self.tracks is None else [f" #{track}" if track >= 0 else ""
+                                                               for track in self.tracks]
+        captions = [f"{name}{track} {score:.2f}" for name, track, score in zip(self.names, tracks, self.scores,
+                                                                               strict=True)]
         return draw_boxes(image, self.boxes, captions, self.labels)
 
     def to_dict(self, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """Plain numbers for JSON: `label` is the class index; the class's entry of `category_ids` is `category_id`."""
+        """Plain numbers for JSON: `label` is the class index; the class's entry of `category_ids` is `category_id`.
+
+        `track` is there for frames of a video whose objects are tracked; None while an object has no number yet.
+        """
         height, width = self.image_size
+        tracks = [{}] * len(self) if self.tracks is None else [{"track": int(track) if track >= 0 else None}
+                                                               for track in self.tracks]
         found = [{"label": each.label, "name": each.name, "score": round(each.score, 4),
                   "box": [round(float(edge), 2) for edge in each.box],
-                  **({} if category_ids is None else {"category_id": int(category_ids[each.label])})}
-                 for each in self]
+                  **({} if category_ids is None else {"category_id": int(category_ids[each.label])}), **track}
+                 for each, track in zip(self, tracks, strict=True)]
         return {"width": width, "height": height, "detections": found}
 
-    def to_supervision(self) -> "supervision.Detections":
-        """As `supervision.Detections`; needs `pip install supervision`."""
-        import supervision
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """As COCO's results: `bbox` is x, y, width, height. `category_ids` are by default those of the weights."""
+        ids = category_ids or self.category_ids
+        return [{"image_id": image_id, "category_id": label if ids is None else int(ids[label]),
+                 "bbox": [round(x0, 3), round(y0, 3), round(x1 - x0, 3), round(y1 - y0, 3)], "score": round(score, 6)}
+                for (x0, y0, x1, y1), score, label in zip(self.boxes.astype(np.float64).tolist(), self.scores.tolist(),
+                                                          self.labels.tolist(), strict=True)]
 
-        return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels,
-                                      data={"class_name": np.array(self.names, dtype=str)})
+    def to_yolo(self, *, scores: bool = True) -> str:
+        """As the lines of a YOLO label file: class, centre x, centre y, width, height in [0, 1], and the score."""
+        height, width = self.image_size
+        corners = self.boxes.astype(np.float64).reshape(-1, 2, 2) / (width, height)
+        centres, sizes = corners.mean(axis=1), corners[:, 1] - corners[:, 0]
+        numbers = np.concatenate([centres, sizes, *([self.scores[:, None]] if scores else [])], axis=1)
+        return "".join(f"{label} {' '.join(f'{number:.8g}' for number in row)}\n"
+                       for label, row in zip(self.labels, numbers, strict=True))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A row for each detection; needs `pip install 'deformable-detr[pandas]'`."""
+        columns = {"label": self.labels, "name": self.names, "score": self.scores,
+                   **dict(zip(("x0", "y0", "x1", "y1"), self.boxes.T, strict=True)),
+                   **({} if self.tracks is None else {"track": self.tracks})}
+        return _library("pandas").DataFrame(columns)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """As `supervision.Detections`; needs `pip install 'deformable-detr[supervision]'`."""
+        return _library("supervision").Detections(
+            xyxy=self.boxes, confidence=self.scores, class_id=self.labels, tracker_id=self.tracks,
+            data={"class_name": np.array(self.names, dtype=str)})
+
+    @classmethod
+    def from_supervision(cls, found: "supervision.Detections", image_size: ImageSize,
+                         names: Sequence[str] | None = None) -> "Detections":
+        """From `supervision.Detections` in an image of (height, width), in their order.
+
+        `names` are those of all classes; by default each detection's own "class_name", or else its class index. Where
+        there are no scores they are 1, and no classes, all are class 0.
+        """
+        number = len(found)
+        labels = np.zeros(number, np.int64) if found.class_id is None else np.asarray(found.class_id, np.int64)
+        scores = np.ones(number, np.float32) if found.confidence is None else np.asarray(found.confidence, np.float32)
+        if names is None:
+            own = [str(name) for name in found.data.get("class_name", labels)]
+        elif number and not 0 <= labels.min() <= labels.max() < len(names):
+            raise ValueError(f"names: expected one for each class up to {labels.max()}, got {len(names)}")
+        else:
+            own = [names[label] for label in labels.tolist()]
+        return cls(np.asarray(found.xyxy, np.float32).reshape(-1, 4), scores, labels, own, image_size,
+                   tracks=None if found.tracker_id is None else np.asarray(found.tracker_id, np.int64))
+
+
+def _library(name: str) -> Any:
+    """A library that not everyone needs. Raises ImportError, which says how to install it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this needs {name} ({error}): pip install 'deformable-detr[{name}]'") from error
 
 
 @dataclass(frozen=True)
@@ -180,7 +247,7 @@ PUBLISHED = Postprocessing()
 def best_detections(scores: Float[Tensor, "B Q K"], boxes: Float[Tensor, "B Q 4"],
                     image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
                     names: Sequence[str] | None = None, nms_threshold: float = 1.0, *,
-                    one_class_each: bool = False) -> list[Detections]:
+                    classes: Sequence[int] | None = None, one_class_each: bool = False) -> list[Detections]:
     """The `top_k` highest scores over query x class of each image, best first; see `Predictions.detections`.
 
     Raises ValueError for scores or boxes that are not finite.
@@ -194,6 +261,8 @@ def best_detections(scores: Float[Tensor, "B Q K"], boxes: Float[Tensor, "B Q 4"
     labels = torch.arange(num_classes, device=scores.device).expand_as(scores)
     if one_class_each:
         scores, labels = scores.max(-1, keepdim=True)
+    if classes is not None:
+        scores = scores.masked_fill(~torch.isin(labels, labels.new_tensor(list(classes))), UNWANTED)
     candidates = scores.flatten(1)
     num_kept = min(top_k, candidates.shape[1]) if nms_threshold == 1 else candidates.shape[1]
     best, order = candidates.topk(num_kept, dim=1)
@@ -208,5 +277,7 @@ def best_detections(scores: Float[Tensor, "B Q K"], boxes: Float[Tensor, "B Q 4"
     class_names = list(names) if names is not None else [str(index) for index in range(num_classes)]
     found = [Detections(box, score, label, [class_names[index] for index in label], size, query)
              for box, score, label, query, size in zip(*arrays, sizes, strict=True)]
+    if classes is not None:
+        found = [detections.above(0) for detections in found]
     return found if nms_threshold == 1 else [detections.suppressed(nms_threshold, top_k) for detections in found]
 

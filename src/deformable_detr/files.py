@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import errno
+import io
 import itertools
 import os
 import platform
@@ -8,7 +9,8 @@ import re
 import stat
 import time
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -23,7 +25,14 @@ SECONDS_ABANDONED = 86_400  # no write takes a day
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a new file next to `path`, then rename it: no reader meets half of it, and no crash leaves half.
+    """Write a file whole or not at all; see `writing_whole`."""
+    with writing_whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A new file next to `path`, renamed to it at the end: no reader meets half of it, and no crash leaves half.
 
     Only a regular file is replaced: never a folder, a pipe, a device, or a link, wherever it leads. On a full disk
     the old file stays, and nothing else is left. Unfinished files of killed processes in the folder are removed.
@@ -36,7 +45,8 @@ def write_whole(path: Path, content: bytes) -> None:
             _remove_abandoned(path.parent)
         else:
             _remove_abandoned_once(path.parent)
-        _write(path, content)
+        with _unfinished(path) as file:
+            yield file
     except OSError as error:   # a full disk's names no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
@@ -53,12 +63,13 @@ def _check_regular(path: Path) -> bool:
     return True
 
 
-def _write(path: Path, content: bytes) -> None:
+@contextmanager
+def _unfinished(path: Path) -> Iterator[io.BufferedIOBase]:
     name = os.fsencode(path.name)[:LONGEST_NAME].decode(errors="ignore")
     unfinished = path.with_name(f".{name}.{HOST}-{os.getpid()}-{PROCESS}-{next(NUMBERS)}.unfinished")
     try:
-        with unfinished.open("xb") as file:
-            file.write(content)
+        with unfinished.open("x+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

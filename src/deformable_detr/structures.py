@@ -226,8 +226,9 @@ class Predictions:
         return bool(self.logits[-1].isfinite().all() & self.boxes[-1].isfinite().all())
 
     def detections(self, image_sizes: Sequence[ImageSize] | Tensor | np.ndarray, top_k: int = 100,
-                   names: Sequence[str] | None = None, nms_threshold: float = 1.0) -> list[Detections]:
-        """The `top_k` highest scores over query x class of each image, best first.
+                   names: Sequence[str] | None = None, nms_threshold: float = 1.0,
+                   classes: Sequence[int] | None = None) -> list[Detections]:
+        """The `top_k` highest scores over query x class of each image, best first; of `classes` alone if given.
 
         As published a box may appear under two classes, but for DETR only under its best one. `image_sizes` are
         (height, width) in pixels; without `names` a class is named by its index. An `nms_threshold` below 1 first
@@ -237,7 +238,7 @@ class Predictions:
         if not self.are_finite():
             raise ValueError(NOT_FINITE)
         return best_detections(self.scores(), self.boxes[-1], image_sizes, top_k, names, nms_threshold,
-                               one_class_each=self.no_object)
+                               classes=classes, one_class_each=self.no_object)
 
 
 @tensor_structure

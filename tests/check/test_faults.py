@@ -68,6 +68,13 @@ def test_names_of_sides(tmp_path: Path, name: str) -> None:
     assert Fault.CLASS_SIDES in found(write(tmp_path, train=([name, "b"], [1]), val=([name, "b"], [1])))
 
 
+@pytest.mark.parametrize("pair", [("arrow_l", "arrow_r"), ("L", "R"), ("shoe R new", "shoe L new")])
+def test_names_that_differ_by_a_letter_for_a_side(tmp_path: Path, pair: tuple[str, str]) -> None:
+    assert Fault.CLASS_SIDES in found(write(tmp_path / "both", train=(pair, [1]), val=(pair, [1])))
+    alone = (pair[0], "b")
+    assert Fault.CLASS_SIDES not in found(write(tmp_path / "alone", train=(alone, [1]), val=(alone, [1])))
+
+
 @pytest.mark.parametrize("name", ["bright", "leftover", "copyright", "linkage", "L", "\u043b\u0435\u0432"])
 def test_names_without_a_side(tmp_path: Path, name: str) -> None:
     assert Fault.CLASS_SIDES not in found(write(tmp_path, train=([name, "b"], [1]), val=([name, "b"], [1])))

@@ -90,6 +90,18 @@ def test_corners_near_the_top_left_and_in_a_small_split(tmp_path: Path, form: st
     np.testing.assert_allclose(boxes_of(tmp_path / "out", "val"), sizes(val), atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["COCO", "YOLO"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_corners_are_found_where_no_split_alone_has_enough_boxes(tmp_path: Path, form: str, count: int) -> None:
+    """In the half of the image where second corners, as sizes, leave it."""
+    train, val = ((SIDES - corners(count, seed, most=(150, 110)))[:, [2, 3, 0, 1]] for seed in (1, 2))
+    folder = write(tmp_path / "data", form, train=train, val=val)
+    assert Fault.BOX_CORNERS in kinds_of(folder)
+    write_fixed(check_data(folder), tmp_path / "out")
+    np.testing.assert_allclose(boxes_of(tmp_path / "out", "train"), sizes(train), atol=1e-6)
+    np.testing.assert_allclose(boxes_of(tmp_path / "out", "val"), sizes(val), atol=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_corners_in_fractions_have_both_faults(tmp_path: Path, seed: int) -> None:
     train, val = corners(40, seed), corners(12, 10 + seed)

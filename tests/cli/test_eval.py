@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from deformable_detr import Detector, ImageBatch, cli
+from deformable_detr.detect.batches import THREAD_NAME
 from deformable_detr.detect.runtimes import TorchRuntime
 from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.loading.dataset import DetectionDataset
@@ -96,6 +98,7 @@ def test_an_image_that_cannot_be_read(weights: str, data: Path, damage: str, cap
     assert output == ""
     assert "BloodImage_00160.jpg" in error
     assert "Traceback" not in error
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
 
 
 def test_an_absent_image_is_reported_before_any_is_read(weights: str, data: Path, capsys: Captured) -> None:

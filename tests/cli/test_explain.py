@@ -5,7 +5,11 @@ import pytest
 from PIL import Image
 
 from deformable_detr import cli
+from deformable_detr.preprocessing import Preprocessing
+from deformable_detr.weights import ModelInfo, save
+from helpers.models import small_model
 
+BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
 Captured = pytest.CaptureFixture[str]
 
 
@@ -71,3 +75,21 @@ def test_an_image_that_cannot_be_read(folder: Path, tiny_weights: str, capsys: C
     assert "absent.png" in output.err
     assert output.err.count("\n") == 1
     assert not (folder / "explanation.html").exists()
+
+
+@pytest.mark.parametrize("call", [["explain", "a.png", "--out"], ["trace", "a.png", "--html"],
+                                  ["eval", str(BLOOD_CELLS), "--report"]], ids=["explain", "trace", "eval"])
+def test_only_our_own_pages_are_overwritten(folder: Path, tmp_path: Path, capsys: Captured, call: list[str]) -> None:
+    info = ModelInfo(("Platelets", "RBC", "WBC"), (1, 2, 3), Preprocessing(size=64, max_size=96))
+    save(tmp_path / "cells.safetensors", small_model(num_classes=3), info)
+    call = [*call, "page.html", "--weights", "cells.safetensors"]
+    page = folder / "page.html"
+    page.write_text("<!DOCTYPE html><p>mine")
+    assert cli.main(call) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"ddetr: {call[2]}: expected a new file, or a page that ddetr has written, got page.html"]
+    assert page.read_text() == "<!DOCTYPE html><p>mine"
+    page.unlink()
+    assert [cli.main(call), cli.main(call)] == [0, 0]       # its own may be replaced
+    page.write_text(page.read_text().replace("</title>", "!</title>"))
+    assert cli.main(call) == 2

@@ -35,13 +35,18 @@ def test_a_split_has_all_of_its_names(tmp_path: Path, split: str) -> None:
 
 @pytest.mark.parametrize(("files", "words"), [
     ({"project-1.json": '[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]'}, "Label Studio"),
+    ({"project-1.json": '[{"image": "a.jpg", "label": [{"rectanglelabels": ["cat"]}]}]'}, "Label Studio"),
+    ({"train/_annotations.createml.json": "[]"}, "CreateML"), ({"data.zip": "PK"}, "the archive 'data.zip': unpack it"),
+    ({"via.json": '{"a.jpg1": {"filename": "a.jpg", "regions": []}}'}, "VGG Image Annotator"),
+    ({"set/ann/a.jpg.json": '{"objects": []}'}, "Supervisely"), ({"train.tfrecord": ""}, "TFRecords"),
+    ({"label_2/0.txt": "Car 0 0 0 1 2 3 4 0 0 0 0 0 0 0"}, "KITTI"),
     ({"train/_annotations.csv": "filename,width,height,class,xmin,ymin,xmax,ymax\n"}, "Roboflow"),
     ({"train/metadata.csv": "file_name,text\na.jpg,cat\n"}, "Hugging Face"),
     ({"train-annotations-bbox.csv": "ImageID,Source,LabelName,Confidence,XMin,XMax\n"}, "Open Images"),
     ({"train/a.jpg": ""}, "images without annotations"), ({}, "an empty folder"), ({"notes.txt": ""}, "notes.txt")])
 def test_a_folder_of_another_kind_is_named(tmp_path: Path, files: dict[str, str], words: str) -> None:
     for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=f"no data set found. .* Got .*{words}"):
         DataFolder(tmp_path)

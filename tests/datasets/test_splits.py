@@ -8,7 +8,18 @@ from deformable_detr.datasets.findings import DataError, Findings
 from deformable_detr.datasets.folder import DataFolder
 from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.splits import files_by_split
-from helpers.layouts import LAYOUTS, Truth, bccd, coco, shards, voc, yolo
+from helpers.layouts import (
+    LAYOUTS,
+    Truth,
+    bccd,
+    coco,
+    cvat,
+    image_folder,
+    labelme,
+    shards,
+    voc,
+    yolo,
+)
 
 
 @pytest.mark.parametrize(("names", "expected"), [
@@ -84,14 +95,15 @@ def voc_lists(folder: Path, **lists: list[str]) -> None:
 @pytest.mark.parametrize(("lists", "expected"), [
     ({"train": 3, "dev": 1}, {"train": 3, "val": 1}), ({"trainval": 4, "val": 1}, {"train": 3, "val": 1}),
     ({"train": 3, "trainval": 4}, {"train": 3, "val": 1}), ({"trainval": 4, "train": 3, "val": 2},
-                                                            {"train": 3, "val": 2})])
+                                                            {"train": 3, "val": 2}),
+    ({"trainval": 3, "test": 1}, {"train": 3, "test": 1})])
 def test_lists_of_voc(tmp_path: Path, lists: dict[str, int], expected: dict[str, int]) -> None:
     members = [truth.file.stem for truth in halves()[1]["train"]]
-    voc_lists(tmp_path, **{name: members[-count:] if name in ("val", "dev") else members[:count]
+    voc_lists(tmp_path, **{name: members[-count:] if name in ("val", "dev", "test") else members[:count]
                            for name, count in lists.items()}, cat_val=["1  1"])
     findings = Findings()
     folder = DataFolder(tmp_path, findings)
-    assert {split: len(folder.read(split, findings).images) for split in folder.source.splits} == expected
+    assert {split: len(folder.source.read(split, findings).images) for split in folder.source.splits} == expected
     assert findings.groups() == []
 
 
@@ -111,6 +123,37 @@ def test_what_is_left_aside_is_reported(tmp_path: Path) -> None:
         assert DataFolder(tmp_path / name, findings).source.splits == ("train",)
         [(kind, count, [found])] = findings.groups()
         assert (kind, count, found.place.file) == (Fault.OTHER_ANNOTATIONS, 1, tmp_path / name / left)
+
+
+HOLDOUT = {"train": "train", "val": "holdout"}
+FOLDERS = {"VOC": voc("{}", "{}", HOLDOUT), "VOC, folders in folders": voc("{}/Annotations", "{}/JPEGImages", HOLDOUT),
+           "LabelMe": labelme(HOLDOUT), "CVAT": cvat(HOLDOUT), "imagefolder": image_folder(HOLDOUT),
+           "COCO, Roboflow": coco("{}/_annotations.coco.json", "{}", HOLDOUT),
+           "YOLO, Roboflow": yolo("{}/images", HOLDOUT, lambda folder, *_: (folder / "data.yaml").write_text(
+               "train: train/images\nnames: [a, b, c]\n")),
+           "YOLO, key": yolo("{}/images", HOLDOUT, lambda folder, *_: (folder / "data.yaml").write_text(
+               "train: train/images\nholdout: holdout/images\nnames: [a, b, c]\n"))}
+
+
+@pytest.mark.parametrize("layout", FOLDERS)
+def test_a_folder_that_is_no_split_is_reported(tmp_path: Path, layout: str) -> None:
+    FOLDERS[layout](tmp_path, *halves())
+    findings = Findings()
+    folder = DataFolder(tmp_path, findings)
+    assert (folder.source.splits, folder.is_drawn) == (("train",), True)
+    [(kind, count, [found])] = findings.groups()
+    assert (kind, count, found.place.file.relative_to(tmp_path).parts[0]) == (Fault.OTHER_ANNOTATIONS, 1, "holdout")
+
+
+@pytest.mark.parametrize("layout", ["VOC", "LabelMe", "CVAT", "imagefolder"])
+def test_what_lies_beside_the_folders_of_splits_is_reported(tmp_path: Path, layout: str) -> None:
+    names, splits = halves()
+    called = {"train": "train", "val": "."}
+    {"VOC": voc("{}", "{}", called), "LabelMe": labelme(called), "CVAT": cvat(called),
+     "imagefolder": image_folder(called)}[layout](tmp_path, names, splits)
+    findings = Findings()
+    assert DataFolder(tmp_path, findings).source.splits == ("train",)
+    assert [kind for kind, _, _ in findings.groups()] == [Fault.OTHER_ANNOTATIONS]
 
 
 @pytest.mark.parametrize("keys", [("val", "valid"), ("validation", "dev")])

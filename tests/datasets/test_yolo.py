@@ -67,6 +67,12 @@ def test_key_points_leave_the_box_alone(tmp_path: Path, shape: list[int], points
     assert boxes(tmp_path) == [CENTRED]
 
 
+@pytest.mark.parametrize("number", ["0.87", "12"])
+def test_a_score_or_a_track_leaves_the_box_alone(tmp_path: Path, number: str) -> None:
+    written(tmp_path, {"images/1": f"0 0.5 0.5 0.5 0.5 {number}\n{BOX}"}, **PLACES)
+    assert boxes(tmp_path) == [CENTRED, CENTRED]
+
+
 @pytest.mark.parametrize("before", ["", BOX])
 @pytest.mark.parametrize("points", [
     "0.5 0.4 0.45 0.5 0.6 0.6", "0.5 0.4 2 0.45 0.5 1 0.6 0.6 2 0 0 0", "0.3 0.3 0.7 0.6"])

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,39 @@ def test_detections_are_those_of_the_evaluation_transform(detector: Detector) ->
     right = expected.detections([(60, 45)], 7, INFO.names)[0]
     np.testing.assert_allclose(found.scores, right.scores, rtol=1e-5)   # the detector's batch norms are folded
     np.testing.assert_allclose(found.boxes, right.boxes.clip(0, (45, 60, 45, 60)), rtol=1e-5, atol=1e-4)
+
+
+def test_each_class_may_have_a_threshold(detector: Detector) -> None:
+    every = detector(IMAGE, threshold=0)
+    cut = float(np.median(every.scores[every.labels == 0]))
+    found = detector(IMAGE, threshold={"cat": cut, "dog": 0})       # 猫 has that of the weights
+    assert_same(found, every.above(np.array([cut, 0, 0.5], np.float32)))
+    assert {"cat", "dog"} == set(found.names)
+    together = detector([IMAGE, IMAGE], threshold={"cat": cut, "dog": 0})
+    for each in together:
+        assert_near(each, found)
+
+
+def test_classes_are_chosen_before_the_best(detector: Detector) -> None:
+    every = detector(IMAGE, threshold=0)
+    wanted = detector.thresholds(0, classes=["dog", "猫"])
+    found = detector(IMAGE, wanted, top_k=6)
+    assert_same(found, every[every.labels != 0][:6])
+    assert found.category_ids == INFO.category_ids
+    assert len(detector(IMAGE, detector.thresholds(0, classes=[]))) == 0
+    assert detector.thresholds() == 0.5
+    assert detector.thresholds(0.25) == 0.25
+
+
+@pytest.mark.parametrize(("threshold", "classes", "message"), [
+    (1.5, None, r"threshold: expected a value in \[0, 1\], got 1.5"),
+    ({"cat": -1}, None, r"threshold of cat: expected a value in \[0, 1\], got -1"),
+    ({"cow": 0.5}, None, "classes: expected some of .*'cat', 'dog'.*, got 'cow'"),
+    (None, ["cow"], "classes: expected some of .*, got 'cow'"),
+    (np.zeros(2, np.float32), None, r"threshold: expected one for each class \(3\), got \(2,\)")])
+def test_thresholds_that_cannot_be(detector: Detector, threshold: Any, classes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        detector.thresholds(threshold, classes)
 
 
 def test_overlaps_are_suppressed_where_the_weights_ask_for_it(detector: Detector, tmp_path: Path) -> None:

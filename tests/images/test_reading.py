@@ -16,7 +16,9 @@ from PIL import Image
 
 from deformable_detr.images import (
     EXIF_ORIENTATION,
+    FORMATS,
     ImageError,
+    begins_as_image,
     is_nearly_black,
     is_single_image,
     iterate_images,
@@ -34,6 +36,15 @@ def test_a_file_gives_its_pixels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image, colours())
         assert image.flags.writeable
         np.testing.assert_array_equal(read_image(str(path)), colours())
+
+
+def test_the_start_of_a_file_tells_an_image() -> None:
+    for kind in FORMATS:
+        file = io.BytesIO()
+        Image.new("RGB", (20, 20)).save(file, kind)
+        assert begins_as_image(file.getvalue()[:16])
+    for start in (b"", b"no image at all.", b"\0\0\0\x20ftypisom\0\0\2\0", b"RIFF\0\0\0\0AVI LIST"):
+        assert not begins_as_image(start)
 
 
 def test_the_suffix_does_not_matter(tmp_path: Path) -> None:

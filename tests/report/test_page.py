@@ -11,6 +11,8 @@ import PIL.Image
 import pytest
 
 from deformable_detr import cli
+from deformable_detr.cli.app import WrongCallError
+from deformable_detr.cli.outputs import report_file
 from deformable_detr.datasets.findings import Findings
 from deformable_detr.datasets.folder import DataFolder
 from deformable_detr.detect.detector import Detector
@@ -19,7 +21,7 @@ from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.transforms import eval_transform
 from deformable_detr.preprocessing import Preprocessing
-from deformable_detr.report import History, Subject, report_file, write_report
+from deformable_detr.report import History, Subject, write_report
 from deformable_detr.weights import ModelInfo, save
 from helpers.models import small_model
 
@@ -160,7 +162,7 @@ def test_where_a_report_goes(tmp_path: Path) -> None:
     (tmp_path / "numbers").write_text("")
     (tmp_path / "folder.html").mkdir()
     for name in ("numbers", "folder.html"):
-        with pytest.raises(ValueError, match=f"report: expected a f.*{name}"):
+        with pytest.raises(WrongCallError, match=f"report: expected a f.*{name}"):
             report_file(tmp_path / name)
 
 

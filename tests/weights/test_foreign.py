@@ -1,7 +1,10 @@
 """Checkpoints of other code bases as models, and hostile or damaged ones: one line each, in bounded time and memory."""
 
+import argparse
 import json
+import os
 import pickle
+import re
 import sys
 import types
 import zipfile
@@ -126,6 +129,117 @@ def test_layers_that_differ_are_not_one(tmp_path: Path) -> None:
         read_any(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_waited_for(make: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(WeightsError, match=f"{name}: expected a file"):
+        read_any(folder)
+
+
+def test_a_plain_detector_does_not_refine_boxes(tmp_path: Path) -> None:
+    """The one head of a detector without refinement cannot stand for those that a config promises."""
+    folder = tmp_path / "folder"
+    save_foreign(folder, small_model("multi-scale", **SIZES), INFO, "huggingface")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "with_box_refine": True}))
+    with pytest.raises(WeightsError, match=r"bbox_embed|decoder\.heads"):
+        read_any(folder)
+
+
+@pytest.mark.parametrize("change", [{"sine_position_embedding_scale": 6.2831853}, {"num_attention_heads": 8}])
+def test_settings_that_say_the_same_otherwise(change: dict[str, Any], tmp_path: Path) -> None:
+    assert read_any(folder_of(tmp_path, lambda content: content.update(change)))[0].config.num_heads == 8
+
+
+def test_two_levels_are_none_of_transformers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_levels: 2, while transformers has one level or at least the three"):
+        save_foreign(tmp_path / "folder", small_model("multi-scale", **SIZES, num_levels=2), INFO, "huggingface")
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("meta", [{"dataset_meta": {"classes": ["ray", "cod", "eel"]}},
+                                  {"CLASSES": ("ray", "cod", "eel")}])
+def test_mmdetection_names_its_classes(meta: dict[str, Any], tmp_path: Path) -> None:
+    content = mmdetection_checkpoint(tmp_path)
+    torch.save({**content, "meta": meta}, tmp_path / "named.pth")
+    assert read_any(tmp_path / "named.pth")[1].names == ("ray", "cod", "eel")
+
+
+@pytest.mark.parametrize(("meta", "message"), [
+    ({"CLASSES": ("ray", "cod")}, "classes: expected 3 names, one for each row of the class head, got 2"),
+    ({"CLASSES": (1, 2, 3)}, "meta: expected the names of classes"), ({"CLASSES": "ray"}, "meta: expected the names")])
+def test_names_of_mmdetection_that_are_wrong(meta: dict[str, Any], message: str, tmp_path: Path) -> None:
+    torch.save({**mmdetection_checkpoint(tmp_path), "meta": meta}, tmp_path / "named.pth")
+    with pytest.raises(WeightsError, match=message):
+        read_any(tmp_path / "named.pth")
+
+
+def mmdetection_checkpoint(tmp_path: Path, preset: str = "two-stage") -> dict[str, Any]:
+    model = small_model(preset, **SIZES)
+    for projection in model.pyramid.projections:
+        torch.nn.init.zeros_(projection[0].bias)
+    save_foreign(tmp_path / "plain.pth", model, INFO, "mmdetection")
+    return torch.load(tmp_path / "plain.pth", weights_only=True)
+
+
+def test_two_stages_with_one_head_for_all_are_refused(tmp_path: Path) -> None:
+    """MMDetection has them, ours are always refined; taken for refined, boxes would be silently wrong."""
+    content = mmdetection_checkpoint(tmp_path)
+    state = content["state_dict"]
+    for key in state:
+        if match := re.fullmatch(r"(bbox_head\.(?:cls|reg)_branches)\.\d+\.(.+)", key):
+            state[key] = state[f"{match[1]}.0.{match[2]}"]
+    torch.save(content, tmp_path / "shared.pth")
+    with pytest.raises(WeightsError, match="two stages: expected heads of its own for each layer"):
+        read_any(tmp_path / "shared.pth")
+
+
+def published_checkpoint(path: Path, preset: str = "two-stage", **arguments: object) -> Path:
+    model = small_model(preset, **SIZES)
+    torch.save({"model": to_official(model.state_dict(), model.config), "args": argparse.Namespace(**arguments)}, path)
+    return path
+
+
+def test_the_arguments_of_the_authors_are_settings(tmp_path: Path) -> None:
+    path = published_checkpoint(tmp_path / "a.pth", nheads=8, dilation=True, num_queries=11, two_stage=True,
+                                with_box_refine=True, dropout=0.0, enc_n_points=4, dec_n_points=4, lr=2e-4)
+    config = read_any(path)[0].config
+    assert (config.num_heads, config.dilation, config.num_queries, config.dropout) == (8, True, 11, 0.0)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"two_stage": False}, "two_stage: the tensors are those of a model with True, but the file says False"),
+    ({"with_box_refine": False}, "the heads of the decoder's layers differ|two stages: expected heads"),
+    ({"nheads": 7}, "expected rows for 7 heads"),
+    ({"nheads": "8"}, "num_heads: expected int"),
+    ({"num_queries": 10**12}, "num_queries: expected int, at most"),
+    ({"enc_n_points": 4, "dec_n_points": 8}, "args.enc_n_points and dec_n_points: expected one number, got 4 and 8"),
+    ({"position_embedding": "learned"}, "args.position_embedding: expected sine, got 'learned'"),
+    ({"position_embedding_scale": 1.0}, "args.position_embedding_scale: expected 6.28"),
+    ({"pe_temperatureH": 10000}, "args.pe_temperatureH: expected 20, got 10000"),
+    ({"pre_norm": True}, "args.pre_norm: expected False, got True")])
+def test_arguments_that_contradict(arguments: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=message):
+        read_any(published_checkpoint(tmp_path / "a.pth", **arguments))
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}
+                   | {"criterion.empty_weight": torch.ones(4)}},
+    lambda state: {"model": {**state, "criterion.empty_weight": torch.ones(4)}},
+    lambda state: {"ema_model": {"decay": 0.99, "module": state}, "model": {"a": torch.ones(1)}},
+    lambda state: {"ema_model": {"decay": 0.99, "updates": 3}, "model": state},
+    lambda state: {"model": {"state_dict": {f"module.{key}": value for key, value in state.items()}}}])
+def test_wrappers_of_training_code(wrap: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
+    model = small_model("refine", **SIZES)
+    torch.save(wrap(to_official(model.state_dict(), model.config)), tmp_path / "a.pth")
+    found, _ = read_any(tmp_path / "a.pth")
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+
+
 def in_parts(folder: Path, index: Any) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -147,6 +261,22 @@ def test_weights_in_parts(tmp_path: Path) -> None:
     (lambda c: c.update(decoder_n_points=9), "encoder_n_points and decoder_n_points: expected one number"),
     (lambda c: c.update(activation_function="gelu"), "activation_function: expected 'relu', got 'gelu'"),
     (lambda c: c.update(dropout=7.5), r"dropout: expected a value in \[0, 1\)"),
+    (lambda c: (c.update(decoder_attention_heads=4), c.pop("encoder_attention_heads")), "one number, got 8 and 4"),
+    (lambda c: c.update(num_attention_heads=4), "num_attention_heads and encoder_attention_heads: expected one number"),
+    (lambda c: c.update(backbone_config={"output_stride": 8}), "output_stride: expected 16 or 32, got 8"),
+    (lambda c: c.update(backbone_kwargs={"output_stride": 8}), "output_stride: expected 16 or 32, got 8"),
+    (lambda c: c.update(dilation=True, backbone_config={"backbone": "resnet18"}), "dilation: true, while the backbone"),
+    (lambda c: c.update(num_feature_levels=10**9), "num_levels: the tensors are those of a model with 4, but the file"),
+    (lambda c: c.update(encoder_layers=6), "num_encoder_layers: the tensors are those of a model with 1, but the file"),
+    (lambda c: c.update(d_model=256), "width: the tensors are those of a model with 32, but the file says 256"),
+    (lambda c: c.update(dropout=float("nan")), "dropout: expected"),
+    (lambda c: c.update(backbone=["resnet18"]), r"backbone: expected a name, got \['resnet18'\]"),
+    (lambda c: c.update(dilation="yes"), "dilation: expected true or false, got 'yes'"),
+    (lambda c: c.update(two_stage=False), "two_stage: the tensors are those of a model with True, but"),
+    (lambda c: c.update(sine_position_embedding_scale=1.0), "sine_position_embedding_scale: expected 2 pi, got 1.0"),
+    (lambda c: c.update(id2label={"1": "a", "2": "b", "3": "c"}), "id2label: expected the 3 numbers from 0 to 2"),
+    (lambda c: c.update(id2label={"0": "a", "1": "b"}), "id2label: expected the 3 numbers from 0 to 2, .* got 2"),
+    (lambda c: c.update(id2label=["a", "b", "c"]), "id2label: expected the 3 numbers from 0 to 2"),
     (lambda c: c.update(id2label={"0": 1, "1": "b", "2": "c"}), "id2label: expected text for every class"),
     (lambda c: c.update(id2label={"0": "a\u001b[2J", "1": "b", "2": "c"}), "names: expected no control characters"),
 ])
@@ -161,6 +291,12 @@ def test_configs_that_are_wrong(change: Callable[[dict[str, Any]], Any], message
     ({"size": {"height": 640, "width": 640}}, "size: expected shortest_edge and longest_edge"),
     ({"do_normalize": False}, "do_normalize: expected True, got False"),
     ({"rescale_factor": 1}, "rescale_factor: expected 0.0039"),
+    ({"image_processor_type": "YolosImageProcessor"}, "image_processor_type: expected one of this family's, such as"),
+    ({"feature_extractor_type": "ViTFeatureExtractor"}, "image_processor_type: expected one of this family's"),
+    ({"pad_size": {"height": 640, "width": 640}}, "pad_size: expected None"),
+    ({"do_bgr": True}, "do_bgr: expected False, got True"),
+    ({"offset": True}, "offset: expected False"),
+    ({"do_center_crop": True}, "do_center_crop: expected False"),
     ({"image_mean": "grey"}, "image_mean: expected 3 numbers"),
     ({"image_std": [0, 0, 0]}, "deviation: expected at least"),
     ([1], "preprocessor_config.json: expected an object, got list")])

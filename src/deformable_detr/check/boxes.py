@@ -51,9 +51,11 @@ class BoxFaults:
 
 
 def faults_of_splits(splits: Mapping[str, Annotations]) -> dict[str, BoxFaults]:
-    """The faults of every box; where one split's boxes are two corners, those of others are too, if they fit."""
+    """The faults of every box; where one split's boxes are two corners, or those of all together, which may be few
+    in each, those of others are too, if they fit."""
     found = {split: find_box_faults(annotations) for split, annotations in splits.items()}
-    if not any(faults.corners.any() for faults in found.values()):
+    if not found or not (any(faults.corners.any() for faults in found.values())
+                         or _are_corners_together(splits, found)):
         return found
     return {split: faults if faults.corners.any() else find_box_faults(splits[split], are_corners=True)
             for split, faults in found.items()}
@@ -115,6 +117,14 @@ def report_rows(kind: Fault, annotations: Annotations, mask: Mask, findings: Fin
     """Report the objects for which `mask` is True."""
     findings.add_all(kind, int(mask.sum()), (
         (annotations.place_of_object(row), _describe(annotations, row)) for row in map(int, np.flatnonzero(mask))))
+
+
+def _are_corners_together(splits: Mapping[str, Annotations], found: Mapping[str, BoxFaults]) -> bool:
+    """Whether the boxes of all splits, taken as one, are two corners."""
+    pieces = [(two_corners(annotations, found[split].in_pixels), found[split].in_pixels, image_extents(annotations),
+               ~annotations.crowd) for split, annotations in splits.items()]
+    corners, boxes, limit, thing = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return bool(_are_corners(corners, boxes, limit, thing, known=False).any())
 
 
 def _perhaps_fractions(annotations: Annotations) -> Mask:

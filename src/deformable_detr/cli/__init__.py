@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError
 
@@ -27,8 +26,17 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     train,
     weights,
 )
-from deformable_detr.cli.app import INTERRUPTED, WrongCallError, app, command_line, report_error, wrong_call_for
+from deformable_detr.cli.app import (
+    INTERRUPTED,
+    WrongCallError,
+    app,
+    command_line,
+    end_process,
+    report_error,
+    wrong_call_for,
+)
 from deformable_detr.cli.hints import hint
+from deformable_detr.cli.inputs import STANDARD_INPUT
 
 NEW_OBJECTS = 100_000   # before garbage is looked for: Python's default costs a quarter of the time to a first box
 
@@ -48,19 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         report_error("interrupted")
         if arguments is None:
-            _end_process(INTERRUPTED)
+            end_process(INTERRUPTED)    # torch and timm take seconds to be destroyed
         return INTERRUPTED
-
-
-def _end_process(code: int) -> None:
-    """End at once: Python would first destroy every object of torch and timm, which takes seconds."""
-    with suppress(OSError):
-        sys.stdout.flush()
-    os._exit(code)
 
 
 def _run(tokens: list[str]) -> int:
     command_line.set(shlex.join(["ddetr", *tokens]))
+    tokens = [STANDARD_INPUT if token == "-" else token for token in tokens]      # which cyclopts takes for an option
     try:
         with wrong_call_for(ValueError):   # a config or recipe that cannot be
             command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)

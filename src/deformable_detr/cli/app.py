@@ -1,13 +1,14 @@
 """What all commands share: the app they register with, their messages, and how a wrong call ends."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from cyclopts import App, Parameter, Token, validators
 
@@ -47,6 +48,7 @@ _is_count = Parameter(validator=validators.Number(gte=1))
 Count = Annotated[int, _is_count]
 OptionalCount = Annotated[int | None, _is_count]
 BatchSize = Annotated[int | Literal["auto"], Parameter(validator=_check_batch_size)]
+TilesFlag = Annotated[bool, Parameter(negative=(), show_default=False)]
 PrecisionFlag = Literal["fp32", "auto", "bf16", "fp16"]
 _is_local = Parameter(converter=_local_path, n_tokens=1, accepts_keys=False)
 LocalPath = Annotated[Path, _is_local]
@@ -99,6 +101,14 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         for line in record.getMessage().splitlines():
             sys.stderr.write(printable(line) + "\n")
+
+
+def end_process(code: int) -> NoReturn:
+    """End at once, without destroying what is in memory."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def report_error(message: str) -> None:

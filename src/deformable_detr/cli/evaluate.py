@@ -10,8 +10,10 @@ from deformable_detr.cli.app import (
     JsonFlag,
     LocalPath,
     MessageFlags,
+    OptionalCount,
     OptionalPath,
     PrecisionFlag,
+    TilesFlag,
     WrongCallError,
     app,
     find_weights_file,
@@ -20,6 +22,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.cli.outputs import report_file
 from deformable_detr.weights.names import named
 from deformable_detr.weights.sources import DEMO
 
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
 @app.command(name="eval")
 def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", device: str = "auto",
-             precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto", report: OptionalPath = None,
+             precision: PrecisionFlag = "fp32", batch_size: BatchSize = "auto",
+           tiles: TilesFlag = False,
+           tile_size: OptionalCount = None, report: OptionalPath = None,
              as_json: JsonFlag = False, messages: MessageFlags = USUAL) -> int:
     """Compute the COCO metrics of weights on a data set.
 
@@ -49,12 +54,18 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
         "fp32", "bf16" or "fp16" for the heavy products; "auto" takes bf16 where that is faster, and says so.
     batch_size
         Images at a time, of those that have one shape; "auto" for what does not slow this device down.
+    tiles
+        Also look at overlapping windows of each image, for objects that are small in it; takes longer.
+    tile_size
+        The side of these windows in pixels of the image; by default the size that images are resized to.
     report
         Also write a page about the results: to this file, if its name ends in .html, or into this folder.
     as_json
         Print one object of JSON, and nothing else.
     """
     messages.start()
+    with wrong_call_for(OSError):
+        page = report_file(report) if report else None
     weights_file = find_weights_file(weights)
 
     with wrong_call_for(ValueError, OSError):
@@ -65,11 +76,11 @@ def evaluate(data: LocalPath, /, *, weights: str = DEMO, split: str = "val", dev
     from deformable_detr.detect.evaluating import evaluate as evaluated
     from deformable_detr.evaluation import match_names
     from deformable_detr.loading.dataset import DetectionDataset
-    from deformable_detr.report import Subject, report_file, write_report
+    from deformable_detr.report import Subject, write_report
 
     with wrong_call_for(ValueError, OSError):
-        page = report_file(report) if report else None
-        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size)
+        detector = Detector(weights_file, device, precision=precision, batch_size=batch_size,
+                            tile=tile_size or tiles)
         dataset = DetectionDataset(folder, split, progress=messages.progress)
         match_names(detector.names, dataset.names)
     try:

@@ -17,6 +17,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.cli.outputs import check_page
 from deformable_detr.text import printable
 from deformable_detr.weights.sources import DEMO
 
@@ -38,7 +39,8 @@ def explain(image: str, /, *, weights: str = DEMO, out: OptionalPath = None, thr
     weights
         "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
     out
-        The page, a name that ends in .html; by default explanation.html, with --why none. An older file is replaced.
+        The page, a name that ends in .html; by default explanation.html, with --why none. Only a page
+        of an earlier call is replaced.
     threshold
         The lowest score of a detection, from 0 to 1; by default the one kept with the weights, usually 0.5.
     why
@@ -50,7 +52,7 @@ def explain(image: str, /, *, weights: str = DEMO, out: OptionalPath = None, thr
     place = None if why is None else _place(why)
     page = PAGE if out is None and place is None else out
     if page is not None:
-        _check_page(page)
+        check_page("--out", page)
     weights_file = find_weights_file(weights)
 
     from deformable_detr.detect.detector import Detector
@@ -78,11 +80,6 @@ def _place(text: str) -> tuple[float, float]:
     except ValueError:
         raise WrongCallError(f"--why: expected X,Y in pixels, such as 120,80, got {text!r:.100}") from None
     return x, y
-
-
-def _check_page(page: Path) -> None:
-    if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
-        raise WrongCallError(f"--out: expected a file whose name ends in .html, got {page}")
 
 
 def _print_nearest(explanation: "Explanation", image: str, x: float, y: float) -> None:

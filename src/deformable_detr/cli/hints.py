@@ -11,7 +11,8 @@ COMMANDS = {
 
 IMAGES = "images, folders and globs are given without a flag: ddetr detect photo.jpg"
 DATA = "the data set's folder is given without a flag: ddetr train mydata"
-THRESHOLD, SIZE, WEIGHTS, OUT = "--threshold", "--size, of train and check", "--weights", "--out"
+YOLO, CROP = "--save yolo", "--crop"
+THRESHOLD, SIZE, WEIGHTS, OUT = "--threshold, of detect and explain", "--size, of train and check", "--weights", "--out"
 FLAGS = {
     "--conf": THRESHOLD, "--conf-thres": THRESHOLD, "--confidence": THRESHOLD, "--score-threshold": THRESHOLD,
     "--imgsz": SIZE, "--img": SIZE, "--img-size": SIZE, "--image-size": SIZE, "--resolution": SIZE,
@@ -21,8 +22,13 @@ FLAGS = {
     "--output": OUT, "--output-dir": OUT, "--save-dir": OUT, "--project": OUT,
     "--max-det": "--top-k", "--max-detections": "--top-k", "--topk": "--top-k",
     "--iou": "--nms-threshold, of train", "--iou-thres": "--nms-threshold, of train",
+    "--lr": "--learning-rate", "--lr0": "--learning-rate", "--lr-backbone": "--backbone-learning-rate",
+    "--wd": "--weight-decay", "--name": OUT, "--run-name": OUT,
+    "--vid-stride": "--every", "--stride": "--every", "--skip-frames": "--every", "--tracker": "--track",
     "--batch": "--batch-size", "--bs": "--batch-size", "--workers": "--num-workers",
     "--gpu": "--device cuda", "--cuda": "--device cuda", "--cpu": "--device cpu", "--gpus": "--device cuda",
+    "--save-txt": YOLO, "--save-conf": YOLO, "--save-json": "--save json, or --save coco", "--save-csv": "--save csv",
+    "--save-crop": CROP, "--save-crops": CROP, "--class": "--classes, by their names",
     "--silent": "--quiet",
 }
 

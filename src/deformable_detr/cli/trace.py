@@ -20,6 +20,7 @@ from deformable_detr.cli.app import (
     report_error,
     wrong_call_for,
 )
+from deformable_detr.cli.outputs import check_page
 from deformable_detr.papers.config import Preset
 from deformable_detr.weights.sources import DEMO
 
@@ -96,8 +97,8 @@ def _check(preset: Preset | None, weights: str | None, stop_at: str | None, html
         raise WrongCallError("--preset: its weights are random; give either --preset or --weights")
     if stop_at is not None and as_json:
         raise WrongCallError("--stop-at and --json: expected one of them, since a debugger prints too")
-    if html and (html.suffix.lower() not in (".html", ".htm") or html.is_dir()):
-        raise WrongCallError(f"--html: expected a file whose name ends in .html, got {html}")
+    if html:
+        check_page("--html", html)
 
 
 def _trace(images: Sequence[str], start: str | Path, every_layer: bool, stop_at: str | None) -> "list[Stage]":

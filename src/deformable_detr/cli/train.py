@@ -19,6 +19,7 @@ from deformable_detr.cli.app import (
     WrongCallError,
     app,
     command_line,
+    end_process,
     find_weights_file,
     print_line,
     refuse_no_data,
@@ -222,18 +223,25 @@ def _run(training: "Training", progress: Progress) -> int:
         training.train()
     except KeyboardInterrupt:
         report_error(f"interrupted; {_how_to_go_on(training.folder)}")
-        return INTERRUPTED
+        return _ended(training, INTERRUPTED)
     except Exception as error:
         reason = reason_to_stop(error)
         if reason is None:
             raise
         report_error(f"{reason}; {_how_to_go_on(training.folder)}")
-        return 1
+        return _ended(training, 1)
     if training.is_first:
         report_run(training, progress)
         best = shlex.quote(str(training.folder.best))
         print_line(f"best AP {training.status.best_ap:.3f}: ddetr detect IMAGE --weights {best}")
     return 0
+
+
+def _ended(training: "Training", code: int) -> int:
+    """The exit code. One of several processes ends at once: without its peers, gloo's threads would abort Python."""
+    if training.accelerator.num_processes > 1:
+        end_process(code)
+    return code
 
 
 def _how_to_go_on(folder: RunFolder) -> str:

@@ -66,7 +66,7 @@ class Fault(Enum):
                      "give images that are meant to be empty an empty label file")
     LABEL_ORPHAN = ("warning", "label files without an image", "add the image, or remove the label file")
     OTHER_ANNOTATIONS = ("warning", "further annotations, which are not read",
-                         "keep the annotations of one format in the folder")
+                         "name folders and files after their split: train, val, test; keep one format in a folder")
     PATH_ELSEWHERE = ("warning", "paths of another machine, of which only the end is in the data set",
                       "see that these are the right folders; better, write paths from the folder of data.yaml")
     FOLDER_LINKED = ("warning", "folders outside of the data set, to which links lead",

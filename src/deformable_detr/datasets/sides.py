@@ -7,14 +7,19 @@ LEFT_RIGHT = re.compile(r"(turn|keep|go|face|hand|arrow)?(left|right)(wards?|han
                         r"rechtse?|linke[rsnm]?|rechte[rsnm]?|gauche|droite?|"
                         r"(izquierd|derech|sinistr|destr|esquerd|direit)[ao]|vänster|höger|"
                         r"(в|на)?(лев|прав)(о|ый|ая|ое)|(counter|anti)?clockwise|左|右")  # noqa: RUF001
+MIRRORED = {"l": "r", "r": "l"}
 UP_DOWN = re.compile(r"up|down|upwards?|downwards?|upside|upper|lower|top|bottom|oben|unten|haut|bas|arriba|abajo|"
                      r"(counter|anti)?clockwise")
 COMPASS = re.compile(r"(north|south|east|west)\w*|horizontal|vertical")
 
 
 def left_right_names(names: Sequence[str]) -> list[str]:
-    """Those that a mirror image would make wrong."""
-    return _with_word(names, LEFT_RIGHT)
+    """Those that a mirror image would make wrong; "arrow_l" is one where there is an "arrow_r"."""
+    words = {name: tuple(_words(name)) for name in names}
+    mirrored = {tuple(MIRRORED.get(word, word) for word in of_name) for of_name in words.values()}
+    found = {*_with_word(names, LEFT_RIGHT), *(name for name, of_name in words.items()
+                                               if of_name in mirrored and MIRRORED.keys() & set(of_name))}
+    return [name for name in names if name in found]
 
 
 def up_down_names(names: Sequence[str]) -> list[str]:
@@ -24,7 +29,7 @@ def up_down_names(names: Sequence[str]) -> list[str]:
 
 def direction_names(names: Sequence[str]) -> list[str]:
     """Those that a rotation would make wrong."""
-    found = {*_with_word(names, LEFT_RIGHT), *_with_word(names, UP_DOWN), *_with_word(names, COMPASS)}
+    found = {*left_right_names(names), *_with_word(names, UP_DOWN), *_with_word(names, COMPASS)}
     return [name for name in names if name in found]
 
 

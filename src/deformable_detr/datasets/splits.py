@@ -14,6 +14,7 @@ from deformable_detr.text import quoted
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
                "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
 UNNAMED_SPLIT = "train"     # of a data set whose files name no split
+NO_SPLIT = "its name is not that of a split"
 DELIMITERS = re.compile(r"[\W\d_]+")
 
 
@@ -36,6 +37,15 @@ def named_splits(names: Mapping[str, Path], findings: Findings) -> dict[str, str
         if split or splits:
             findings.add(Fault.OTHER_ANNOTATIONS, Place(names[name]),
                          f"for {split} {found[split]} is read" if split else f"it names {' and '.join(sorted(splits))}")
+    return found
+
+
+def split_folders(folders: Mapping[str, Path], findings: Findings) -> dict[str, str]:
+    """Which folder of a data set, by its name, stands for each split; where one does, all others are reported."""
+    found = named_splits(folders, findings)
+    for name in sorted(folders):
+        if found and not splits_in(name):
+            findings.add(Fault.OTHER_ANNOTATIONS, Place(folders[name]), NO_SPLIT)
     return found
 
 

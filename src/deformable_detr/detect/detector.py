@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -29,18 +29,21 @@ from deformable_detr.detect.batches import (
 )
 from deformable_detr.detect.precision import Precision, check_precision
 from deformable_detr.detect.runtimes import one_memory_error, torch_runtime
-from deformable_detr.detections import Detections
+from deformable_detr.detect.tiles import Tile, Tiling, merged, tiling_of
+from deformable_detr.detections import Detections, Threshold
 from deformable_detr.images import ImageError, ImageSource, is_single_image, iterate_images, read_image
 from deformable_detr.model.network import Network
 from deformable_detr.preprocessing import normalised
 from deformable_detr.structures import ImageBatch, ImageSize, Predictions
-from deformable_detr.text import printable
+from deformable_detr.text import printable, quoted
 from deformable_detr.weights import ModelInfo, read_any
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation
 
+AskedThreshold = Threshold | Mapping[str, float] | None     # by the names of classes; None: the one of the weights
+UNWANTED = float("inf")     # threshold of a class that was not asked for
 SHOWN_NAMES = 7     # of the classes
 
 
@@ -52,31 +55,36 @@ class Detector:
     `device` "auto" is the GPU if there is one. In `precision` "bf16" or "fp16" heavy products have half the bits;
     "auto" takes bf16 where it is known to be faster, or was in a short measurement, and logs what it took. `batch_size`
     images of one shape are run at a time where there are several. `compile` passes the model through torch.compile.
+    With `tile`, an image is also looked at in overlapping windows of so many pixels, for objects that are small in it;
+    True takes the size that images are resized to.
     `model` stays as it was loaded and can be saved: images are run through a private copy.
-    Raises WeightsError if there are no such weights, ValueError if there is no such device or precision.
+    Raises WeightsError if there are no such weights, ValueError if there is no such device, precision or tiling.
     """
 
     def __init__(self, weights: str | Path = DEMO, device: str = "auto", *, precision: Precision = "fp32",
-                 batch_size: BatchSize = "auto", compile: bool = False) -> None:  # noqa: A002  (torch's name)
+                 batch_size: BatchSize = "auto", compile: bool = False,  # noqa: A002  (torch's name)
+                 tile: Tile = None) -> None:
         found = _find_device(device)
         check_precision(precision)
         check_batch_size(batch_size)
         model, info = read_any(weights)
-        self._set(model.to(found), info, precision, batch_size, compile)
+        self._set(model.to(found), info, precision, batch_size, compile, tile)
 
     @classmethod
     def from_model(cls, model: Network, info: ModelInfo, *, precision: Precision = "fp32",
-                   batch_size: BatchSize = "auto", compile: bool = False) -> "Detector":  # noqa: A002
+                   batch_size: BatchSize = "auto", compile: bool = False,  # noqa: A002
+                   tile: Tile = None) -> "Detector":
         """A detector with the weights that `model` has now, on its device."""
         check_precision(precision)
         check_batch_size(batch_size)
         detector = cls.__new__(cls)
-        detector._set(model, info, precision, batch_size, compile)
+        detector._set(model, info, precision, batch_size, compile, tile)
         return detector
 
     def _set(self, model: Network, info: ModelInfo, precision: Precision, batch_size: BatchSize,
-             compiled: bool) -> None:
+             compiled: bool, tile: Tile) -> None:
         self.model, self.info, self.batch_size = model, info, batch_size
+        self.tiling = tiling_of(tile, info.preprocessing.size)
         self.runtime = torch_runtime(model, precision, compiled)
         self.device, self.precision = self.runtime.device, self.runtime.precision
 
@@ -94,18 +102,43 @@ class Detector:
         """The name of each class index."""
         return self.info.names
 
-    @overload
-    def __call__(self, source: ImageSource, threshold: float | None = None, top_k: int = 100) -> Detections: ...
+    def thresholds(self, threshold: AskedThreshold = None, classes: Iterable[str] | None = None) -> Threshold:
+        """What every method takes as `threshold`, for `classes` alone if they are given.
+
+        In a mapping by the names of classes, those that are missing have the threshold of the weights. Raises
+        ValueError for a threshold outside [0, 1] and for unknown classes.
+        """
+        usual = self.info.postprocessing.threshold
+        if isinstance(threshold, np.ndarray):
+            if threshold.shape != (len(self.names),):
+                raise ValueError(f"threshold: expected one for each class ({len(self.names)}), got {threshold.shape}")
+            return threshold
+        if threshold is None or isinstance(threshold, int | float):
+            named: Mapping[str, float] = {}
+            usual = _checked_threshold("threshold", usual if threshold is None else threshold)
+        else:
+            named = {name: _checked_threshold(f"threshold of {name}", each) for name, each in threshold.items()}
+        wanted = self.names if classes is None else tuple(classes)
+        for name in (*named, *wanted):
+            if name not in self.names:
+                raise ValueError(f"classes: expected some of {quoted(list(self.names))}, got {quoted(name)}")
+        if not named and classes is None:
+            return usual
+        return np.array([named.get(name, usual) if name in wanted else UNWANTED for name in self.names], np.float32)
 
     @overload
-    def __call__(self, source: Iterable[ImageSource], threshold: float | None = None,
+    def __call__(self, source: ImageSource, threshold: AskedThreshold = None, top_k: int = 100) -> Detections: ...
+
+    @overload
+    def __call__(self, source: Iterable[ImageSource], threshold: AskedThreshold = None,
                  top_k: int = 100) -> list[Detections]: ...
 
-    def __call__(self, source: ImageSource | Iterable[ImageSource], threshold: float | None = None,
+    def __call__(self, source: ImageSource | Iterable[ImageSource], threshold: AskedThreshold = None,
                  top_k: int = 100) -> Detections | list[Detections]:
         """The detections in an image, or a list of them for an iterable or a batch of images.
 
-        These are the `top_k` best with a score of at least `threshold`, by default the one kept with the weights.
+        These are the `top_k` best with a score of at least `threshold`, by default the one kept with the weights; a
+        mapping gives one for each class by name, and `thresholds(..., classes)` leaves out the other classes.
         An image is anything that `deformable_detr.images.read_image` accepts. Several are run in batches of one shape,
         so that an image's detections do not depend on the others. Raises ImageError for an image that cannot be read,
         ValueError for a threshold outside [0, 1], a `top_k` below 1, or predictions that are not finite, MemoryError
@@ -118,7 +151,7 @@ class Detector:
         image, = iterate_images(source)
         return replace(self.run([self.prepare(read_image(image))], threshold, top_k)[0], source=_shown(image))
 
-    def stream(self, sources: ImageSource | Iterable[ImageSource], threshold: float | None = None,
+    def stream(self, sources: ImageSource | Iterable[ImageSource], threshold: AskedThreshold = None,
                top_k: int = 100) -> Generator[Detections | Problem]:
         """The detections in each image as they come, in the order of `sources`, of which only a few are held.
 
@@ -136,7 +169,7 @@ class Detector:
 
         return _results(self.find(reads(), threshold, top_k), paths)
 
-    def find(self, reads: Iterator[Read], threshold: float | None = None, top_k: int = 100, *,
+    def find(self, reads: Iterator[Read], threshold: AskedThreshold = None, top_k: int = 100, *,
              keep_images: bool = False) -> Generator[Found]:
         """As `stream`, for functions that return RGB arrays; with `keep_images` these come with the results."""
         threshold = self._check(threshold, top_k)
@@ -153,7 +186,7 @@ class Detector:
         from deformable_detr.explain.collecting import Collector
         from deformable_detr.explain.explanation import explain
 
-        threshold = self._check(threshold, top_k)
+        threshold = float(self._check(threshold, top_k))
         image = read_image(source)
         images = [self.prepare(image)]
         with Collector(self.runtime.model) as collected:
@@ -166,23 +199,37 @@ class Detector:
         """How many images of this padded shape are run at a time where there are several."""
         return self.batch_size if isinstance(self.batch_size, int) else fitting_batch_size(shape, self.device)
 
-    def _check(self, threshold: float | None, top_k: int) -> float:
+    def _check(self, threshold: AskedThreshold, top_k: int) -> Threshold:
         """The threshold, by default the one kept with the weights."""
-        threshold = self.info.postprocessing.threshold if threshold is None else threshold
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold: expected a value in [0, 1], got {threshold}")
         if top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
-        return threshold
+        return self.thresholds(threshold)
 
     def prepare(self, image: Pixels, keep_image: bool = False) -> Prepared:
         """An RGB image as it waits for `run`; for callers that do this in threads of their own."""
         with one_memory_error():
-            return prepare(image, self.info.preprocessing, keep_image=keep_image)
+            return prepare(image, self.info.preprocessing, keep_image=keep_image or self.tiling is not None)
 
-    def run(self, images: Sequence[Prepared], threshold: float, top_k: int) -> list[Detections]:
+    def run(self, images: Sequence[Prepared], threshold: Threshold, top_k: int) -> list[Detections]:
         """The detections in images of one shape."""
-        return self._found(self.runtime.run(self._batch(images)), images, threshold, top_k)
+        found = self._found(self.runtime.run(self._batch(images)), images, threshold, top_k)
+        if self.tiling is None:
+            return found
+        return [self._with_windows(self.tiling, image, whole, threshold, top_k)
+                for image, whole in zip(images, found, strict=True)]
+
+    def _with_windows(self, tiling: Tiling, image: Prepared, whole: Detections, threshold: Threshold,
+                      top_k: int) -> Detections:
+        """The detections in the whole image and in its windows, of which few are held at a time."""
+        pixels, windows = image.image, tiling.windows(image.size)
+        if pixels is None or not windows:
+            return whole
+        found: list[Detections] = []
+        while len(found) < len(windows):
+            pieces = [self.prepare(pixels[top:bottom, left:right])
+                      for left, top, right, bottom in windows[len(found):][:self.batch_size_of(image.shape)]]
+            found += self._found(self.runtime.run(self._batch(pieces)), pieces, threshold, top_k)
+        return merged(whole, windows, found, top_k)
 
     def _batch(self, images: Sequence[Prepared]) -> ImageBatch:
         preprocessing = self.info.preprocessing
@@ -190,11 +237,18 @@ class Detector:
             return ImageBatch.from_images([normalised(image.pixels.to(self.device), preprocessing) for image in images],
                                           size_divisor=preprocessing.divisor)
 
-    def _found(self, predictions: Predictions, images: Sequence[Prepared], threshold: float,
+    def _found(self, predictions: Predictions, images: Sequence[Prepared], threshold: Threshold,
                top_k: int) -> list[Detections]:
+        classes = np.flatnonzero(threshold <= 1).tolist() if isinstance(threshold, np.ndarray) else None
         found = predictions.detections([image.size for image in images], top_k, self.names,
-                                       self.info.postprocessing.nms_threshold)
-        return [each.above(threshold).clipped() for each in found]
+                                       self.info.postprocessing.nms_threshold, classes)
+        return [replace(each.above(threshold).clipped(), category_ids=self.info.category_ids) for each in found]
+
+
+def _checked_threshold(field: str, threshold: float) -> float:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"{field}: expected a value in [0, 1], got {threshold}")
+    return threshold
 
 
 def _shown(source: ImageSource) -> object:

@@ -1,6 +1,7 @@
 """A detector's COCO metrics on a data set: of the very detections that it gives for each image."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from functools import partial
 
 from deformable_detr.detect.detector import Detector
@@ -19,9 +20,10 @@ def evaluate(detector: Detector, dataset: DetectionDataset, progress: Progress =
     images = dataset.annotations.images
     evaluator = CocoEvaluator(dataset.annotations, detector.names)
     reads = (partial(dataset.image, index) for index in range(len(images)))
-    results: Iterable[tuple] = zip(images, detector.find(reads, 0, TOP_K), strict=True)
-    for image, found in progress(results, len(images), "evaluating"):
-        if not isinstance(found.result, Detections):
-            raise found.result
-        evaluator.add(image.id, found.result)
+    with closing(detector.find(reads, 0, TOP_K)) as results:
+        pairs: Iterable[tuple] = zip(images, results, strict=True)
+        for image, found in progress(pairs, len(images), "evaluating"):
+            if not isinstance(found.result, Detections):
+                raise found.result
+            evaluator.add(image.id, found.result)
     return evaluator

@@ -49,10 +49,10 @@ class FoundImages:
         return _summary(self.left_out)
 
 
-def find_images(source: str | os.PathLike[str]) -> FoundImages:
+def find_images(source: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> FoundImages:
     """The images of a folder or a glob; a single file is returned whatever its suffix.
 
-    In a folder these are the files directly in it that have a suffix of SUFFIXES and are not hidden. `**` in a glob
+    In a folder these are the files directly in it that have one of the suffixes and are not hidden. `**` in a glob
     matches any number of folders, and visits each real folder once, however many links lead to it. A file reached by
     several paths is returned once, by its own path rather than a link; to compare the results of two calls, use
     `os.path.realpath`. Raises ImageError if there is no such file, no image in the folder or no match for the glob.
@@ -68,19 +68,19 @@ def find_images(source: str | os.PathLike[str]) -> FoundImages:
         candidates = _matches(Path(path.anchor), path.parts[bool(path.anchor):], left_out)
     else:
         raise ImageError(f"{name_of(source)}: no such file")
-    paths = _each_once(_readable(candidates, left_out))
+    paths = _each_once(_readable(candidates, suffixes, left_out))
     if not paths:
         skipped = f" ({_summary(left_out)} left out)" if left_out else ""
         raise ImageError(f"{name_of(source)}: no images there{skipped}; their names end in "
-                         f"{', '.join(sorted(SUFFIXES))}")
+                         f"{', '.join(sorted(suffixes))}")
     return FoundImages(paths, tuple(sorted(set(left_out), key=lambda entry: entry.path)))
 
 
-def _readable(candidates: Iterable[Path], left_out: list[LeftOut]) -> Iterator[Path]:
+def _readable(candidates: Iterable[Path], suffixes: frozenset[str], left_out: list[LeftOut]) -> Iterator[Path]:
     """The image files among the candidates; what only looks like one goes to `left_out`."""
     for path in candidates:
         suffix = path.suffix.lower()
-        if path.name.startswith(".") or suffix not in SUFFIXES | UNREAD_SUFFIXES:
+        if path.name.startswith(".") or suffix not in suffixes | UNREAD_SUFFIXES:
             continue
         if not path.exists():
             left_out.append(LeftOut(path, BROKEN_LINK))

@@ -73,6 +73,13 @@ def is_file(source: object) -> TypeGuard[FileSource]:
     return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | BinaryFile)
 
 
+def begins_as_image(start: bytes) -> bool:
+    """Whether a file that starts with these bytes, at least 16, may be an image in one of FORMATS."""
+    PIL.Image.init()
+    accepts = (PIL.Image.OPEN[name][1] for name in FORMATS if name in PIL.Image.OPEN)
+    return any(accept is not None and accept(start) is True for accept in accepts)
+
+
 @contextmanager
 def open_image(source: FileSource) -> Iterator[ImageFile]:
     """A file, or the content of one, before its pixels are decoded: `size`, `mode` and metadata are as stored.

@@ -68,7 +68,7 @@ def warn_if_nearly_black(pixels: UInt8[np.ndarray, "*shape"], name: str) -> None
     """Log, once for each `name`, that an image of more than 8 bits turned out nearly black."""
     if is_nearly_black(pixels):
         _warn_once(f"{name}: nearly black, as its values are far below the white of their type; if white is a lower "
-                   f"value, read it with grey_range")
+                   "value, save it with 8 bits, or read it by read_image(..., grey_range=(black, white))")
 
 
 @lru_cache(maxsize=1024)   # training reads an image in every epoch

@@ -7,12 +7,12 @@ from deformable_detr.lazy import lazy_names
 if TYPE_CHECKING:
     from deformable_detr.report.content import Subject
     from deformable_detr.report.history import History, read_history
-    from deformable_detr.report.page import FILE_NAME, report_file, write_report
+    from deformable_detr.report.page import write_report
 
-__all__ = ["FILE_NAME", "History", "Subject", "read_history", "report_file", "write_report"]
+__all__ = ["History", "Subject", "read_history", "write_report"]
 
 __getattr__, __dir__ = lazy_names({
     "deformable_detr.report.content": "Subject",
     "deformable_detr.report.history": "History read_history",
-    "deformable_detr.report.page": "FILE_NAME report_file write_report",
+    "deformable_detr.report.page": "write_report",
 })

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-METRICS_FILE, SETTINGS_FILE = "metrics.csv", "config.yaml"
+METRICS_FILE, SETTINGS_FILE, REPORT_FILE = "metrics.csv", "config.yaml", "report.html"
 MAX_BYTES = 4 * 2**20    # of either file, which need not be a run's: weights can be in any folder
 
 

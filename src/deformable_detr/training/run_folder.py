@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from deformable_detr.files import write_whole
-from deformable_detr.report.history import METRICS_FILE, SETTINGS_FILE
+from deformable_detr.report.history import METRICS_FILE, REPORT_FILE, SETTINGS_FILE
 from deformable_detr.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ FREE_TO_CHANGE = ("epochs", "plain_epochs", "warmup_steps", "batch_size", "total
 GROUPS = ("model", "preprocessing", "recipe", "classes", "step")
 LATER_GROUPS = ("data",)        # which runs of the first release have not
 COLUMNS = ("loss", "AP", "AP50")    # of the table, besides the epoch; there are more
-REPORT = "report.html"
 # As earlier versions named what they were writing; files.py removes today's.
 UNFINISHED = re.compile(r"\.(config\.yaml|metrics\.csv|curves\.png|validation\.png|report\.html|"
                         r"(best|last|state)\.safetensors)\.[0-9a-f]{32}")
@@ -84,7 +83,7 @@ class RunFolder:
     @property
     def _pages(self) -> tuple[Path, ...]:
         """What is written after the first row of numbers."""
-        return tuple(self.path / name for name in ("curves.png", "validation.png", REPORT))
+        return tuple(self.path / name for name in ("curves.png", "validation.png", REPORT_FILE))
 
     def check_new(self) -> None:
         """Raise FolderUsedError where a new run would overwrite another run, or a file that is no run's.

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from deformable_detr.marks import marked
 from deformable_detr.plots import PALETTE
 from deformable_detr.text import CONTROL_CHARACTER
 
@@ -13,12 +14,12 @@ MAX_LETTERS = 80    # of a name
 
 
 def render_page(template: str, **content: Any) -> bytes:
-    """A template, named by its path in the package, filled in and escaped, as UTF-8.
+    """A template, named by its path in the package, filled in and escaped, as UTF-8 and marked as ours.
 
     A page extends `web/base.html.jinja`; charts, which are SVG, pass through the filter `safe`.
     """
     page = _environment().get_template(template).render(content)
-    return page.encode(errors="backslashreplace")   # the name of a file can hold bytes that are not Unicode
+    return marked(page.encode(errors="backslashreplace"))   # the name of a file can hold bytes that are not Unicode
 
 
 @cache

@@ -26,6 +26,12 @@ class Classes(NamedTuple):
     category_ids: tuple[int, ...]
 
 
+def named_classes(names: tuple[str, ...]) -> Classes:
+    """Classes of these names; their ids are COCO's if the names are, else the numbers."""
+    usual = usual_classes(len(names))
+    return usual if names == usual.names else Classes(names, tuple(range(len(names))))
+
+
 def usual_classes(num_classes: int) -> Classes:
     """The classes of a foreign detector that has no names: COCO's if their number fits, else the numbers."""
     if num_classes == NUM_IDS:

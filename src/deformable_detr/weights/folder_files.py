@@ -41,6 +41,8 @@ def part_names(index: Path) -> list[str]:
 
 def read_object(file: Path) -> Mapping[str, Any]:
     """The object in a JSON file. Raises ValueError."""
+    if not file.is_file():      # a pipe would be waited for
+        raise ValueError(f"{file.name}: expected a file")
     if file.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"{file.name}: expected at most {MAX_JSON_BYTES:,} bytes")
     try:

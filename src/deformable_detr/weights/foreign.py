@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import torch
@@ -17,15 +17,16 @@ from deformable_detr.papers import Config, build_model
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import WeightsError, transformers_config
 from deformable_detr.weights.checks import Layout, check_layouts, check_values
-from deformable_detr.weights.coco import usual_classes
+from deformable_detr.weights.coco import Classes, named_classes, usual_classes
 from deformable_detr.weights.dialects.published import described_by_config
 from deformable_detr.weights.dialects.reading import Translated, translated
 from deformable_detr.weights.dialects.writing import Target, written
 from deformable_detr.weights.folder_files import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHTS_FILES, weights_parts
 from deformable_detr.weights.info import ModelInfo
-from deformable_detr.weights.pickles import PICKLE_STARTS, read_checkpoint
+from deformable_detr.weights.pickles import PICKLE_STARTS, read_content
+from deformable_detr.weights.settings import names_of_checkpoint, settings_of_checkpoint
 from deformable_detr.weights.shapes import config_of
-from deformable_detr.weights.wrappers import without_prefixes
+from deformable_detr.weights.wrappers import unwrapped, without_prefixes
 
 HEADS = ("class_embed.", "bbox_embed.")
 
@@ -34,23 +35,25 @@ def load_foreign(path: str | Path) -> tuple[Network, ModelInfo]:
     """The model on the CPU in float32, ready for inference (`eval`), and what is known about it.
 
     `path` is a checkpoint (.pth, .bin, .safetensors) of the authors' code, transformers, MMDetection or detrex, or a
-    folder of transformers. The config follows from the tensors and from the folder's `config.json`. Class names are
-    those of the folder, or COCO's for 80 or 91 classes. Raises WeightsError, which names the file.
+    folder of transformers. The config follows from the tensors, and from the folder's `config.json` or what else is in
+    the checkpoint, which must agree. Class names are those of the folder or of MMDetection's checkpoint, or COCO's for
+    80 or 91 classes. Raises WeightsError, which names the file.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     config_file = folder / CONFIG_FILE
     try:
         parts = weights_parts(path) if path.is_dir() else [path]
-        has_config = config_file.is_file() and (path.is_dir() or path.name in WEIGHTS_FILES)
-        settings = transformers_config.read_settings(config_file) if has_config else {}
-        source = translated(_read_parts(parts), refine=settings.pop("refine", None))
+        has_config = config_file.exists() and (path.is_dir() or path.name in WEIGHTS_FILES)
+        read = _read_parts(parts)
+        settings = transformers_config.read_settings(config_file) if has_config else read.settings
+        source = translated(read.tensors, refine=settings.pop("refine", None))
         config = _config(source, settings)
         tensors = {name: value.float() if value.is_floating_point() else value
                    for name, value in source.state_dict.items()}
         check_values(tensors.items())
         classes = (transformers_config.read_classes(config_file, config.num_classes) if has_config
-                   else usual_classes(config.num_classes))
+                   else _classes(read.names, config.num_classes))
         preprocessing = (transformers_config.read_preprocessing(folder / PREPROCESSOR_FILE)
                          if has_config else Preprocessing())
         info = ModelInfo(*classes, preprocessing, dialect=source.dialect, unused=source.unused)
@@ -94,30 +97,51 @@ def _config(source: Translated, settings: Mapping[str, Any]) -> Config:
     return config
 
 
-def _read_parts(parts: list[Path]) -> dict[str, Tensor]:
+def _classes(names: tuple[str, ...] | None, num_classes: int) -> Classes:
+    if names is None:
+        return usual_classes(num_classes)
+    if len(names) != num_classes:
+        raise ValueError(f"classes: expected {num_classes} names, one for each row of the class head, got {len(names)}")
+    return named_classes(names)
+
+
+class _Read(NamedTuple):
+    """A state dict, and what else its file says of the model."""
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any] = {}   # noqa: RUF012 - never changed
+    names: tuple[str, ...] | None = None
+
+
+def _read_parts(parts: list[Path]) -> _Read:
+    if len(parts) == 1:
+        return _read_part(parts[0])
     tensors: dict[str, Tensor] = {}
     for part in parts:
-        for key, value in _read_part(part).items():
+        for key, value in _read_part(part).tensors.items():
             if key in tensors:
                 raise ValueError(f"{part.name}: {key} is in another part too")
             tensors[key] = value
-    return tensors
+    return _Read(tensors)
 
 
-def _read_part(path: Path) -> dict[str, Tensor]:
+def _read_part(path: Path) -> _Read:
     if not path.is_file():
         raise ValueError("no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return without_prefixes({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  (not a dict)
+            return _Read(without_prefixes({key: file.get_tensor(key) for key in file.keys()}))  # noqa: SIM118
     except safetensors.SafetensorError as error:
         with path.open("rb") as file:
             if not file.read(4).startswith(PICKLE_STARTS):
                 raise ValueError(f"not a safetensors file or PyTorch checkpoint, or a damaged one ({error})") from None
-    return read_checkpoint(path)
+    content = read_content(path)
+    return _Read(unwrapped(content), settings_of_checkpoint(content), names_of_checkpoint(content))
 
 
 def _save_folder(folder: Path, config: Config, info: ModelInfo, tensors: dict[str, Tensor]) -> None:
+    if getattr(config, "num_levels", 1) == 2:
+        raise ValueError("num_levels: 2, while transformers has one level or at least the three of the backbone's maps")
     shared = config.paper == "deformable-detr" and not getattr(config, "refine", False)
     if shared:      # transformers keeps a head that all layers share once
         tensors = {key: value for key, value in tensors.items()

@@ -39,14 +39,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Namespace, NumPy's numbers and arrays, and MMEngine's records of losses, of which nothing is kept.
     Raises WeightsError if the pickle asks for anything else, the file is damaged or contains no state dict.
     """
+    try:
+        return unwrapped(read_content(path))
+    except ValueError as error:
+        raise WeightsError(str(error) if isinstance(error, WeightsError) else f"{path}: {error}") from None
+
+
+def read_content(path: str | Path) -> Any:
+    """All of a checkpoint that is allowed. Raises WeightsError if it holds anything else, or is damaged."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
     _refuse_bomb(path)
-    try:
-        return unwrapped(_unpickled(path))
-    except ValueError as error:
-        raise WeightsError(str(error) if isinstance(error, WeightsError) else f"{path}: {error}") from None
+    return _unpickled(path)
 
 
 def _refuse_bomb(path: Path) -> None:

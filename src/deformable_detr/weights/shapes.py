@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deformable_detr.papers.config import Config
+from deformable_detr.text import quoted
 from deformable_detr.weights.checks import Layout
 from deformable_detr.weights.dialects.published import Described
 
@@ -19,23 +20,30 @@ Layouts = Mapping[str, Layout]
 def config_of(layouts: Layouts, described: Described, settings: Mapping[str, Any]) -> Config:
     """The config of the model with these tensors, by our names.
 
-    `settings` are fields that shapes do not tell, such as `num_heads`, `dilation`, or a two-stage detector's
-    `num_queries`; fields of another paper are left out. Without a `backbone` it is one of the ResNets.
-    Raises ValueError for tensors of no such model.
+    `settings` are fields that a file says, such as `num_heads` and `dilation`, which shapes do not tell; fields of
+    another paper are left out. Without a `backbone` it is one of the ResNets.
+    Raises ValueError for tensors of no such model, and for settings that they deny.
     """
-    fields = {**_common(layouts, described), **_of_paper(layouts, described)}
-    if "backbone" not in settings:
-        fields["backbone"] = _backbone(layouts)
+    told = {**_common(layouts, described), **_of_paper(layouts, described)}
+    if "num_levels" in told:
+        told["num_points"] = _num_points(layouts, settings.get("num_heads", 8), told["num_levels"])
+    for name in told.keys() & settings.keys():
+        if told[name] != settings[name]:
+            raise ValueError(f"{name}: the tensors are those of a model with {told[name]}, but the file says "
+                             f"{quoted(settings[name])}")
     known = Config.papers[described.paper].__dataclass_fields__
-    fields |= {name: value for name, value in settings.items() if name in known and name not in fields}
-    if "num_levels" in fields:
-        rows = _shape(layouts, "encoder.layers.0.attention.attention_weights.weight")[0]
-        num_heads = fields.get("num_heads", 8)
-        fields["num_points"], rest = divmod(rows, num_heads * fields["num_levels"])
-        if rest or not fields["num_points"]:
-            raise ValueError(f"attention weights: expected rows for {num_heads} heads and {fields['num_levels']} "
-                             f"levels, got {rows}")
+    fields = {name: value for name, value in settings.items() if name in known} | told
+    if "backbone" not in fields:
+        fields["backbone"] = _backbone(layouts)
     return Config.papers[described.paper].with_fields(fields)
+
+
+def _num_points(layouts: Layouts, num_heads: int, num_levels: int) -> int:
+    rows = _shape(layouts, "encoder.layers.0.attention.attention_weights.weight")[0]
+    num_points, rest = divmod(rows, num_heads * num_levels)
+    if rest or not num_points:
+        raise ValueError(f"attention weights: expected rows for {num_heads} heads and {num_levels} levels, got {rows}")
+    return num_points
 
 
 def _common(layouts: Layouts, described: Described) -> dict[str, Any]:

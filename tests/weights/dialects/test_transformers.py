@@ -92,3 +92,17 @@ def test_ours_is_opened(preset: str, tmp_path: Path) -> None:
     check_same(*run_both(theirs.eval(), ours))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "ours")
     assert dict(processor.size) == {"shortest_edge": 800, "longest_edge": 1333}
+    check_same_detections(processor, theirs, ours)
+
+
+def check_same_detections(processor: Any, theirs: Any, ours: torch.nn.Module) -> None:
+    """Scores and labels too come from the same rule: a sigmoid, or a softmax that leaves out "no object"."""
+    batch = ImageBatch.from_images([torch.randn(3, 96, 128, generator=torch.Generator().manual_seed(1))])
+    with torch.no_grad():
+        found = processor.post_process_object_detection(theirs(pixel_values=batch.images), 0.0, [(96, 128)])[0]
+        expected = ours(batch).detections([(96, 128)], len(found["scores"]), tuple("abcde"), 1.0)[0]
+    order = found["scores"].argsort(descending=True)
+    assert torch.allclose(found["scores"][order], torch.from_numpy(expected.scores), atol=1e-5)
+    best = found["scores"] > found["scores"].max() - 1e-5      # which may be several, in any order
+    assert int(expected.labels[0]) in found["labels"][best].tolist()
+    assert (found["boxes"][best] - torch.from_numpy(expected.boxes[0])).abs().amax(1).min() < 1e-2

@@ -11,7 +11,7 @@ from deformable_detr.datasets.formats.coco import read_coco
 from deformable_detr.datasets.formats.source import DataSource
 from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import Fence, FileNames, present
-from deformable_detr.datasets.splits import SPLIT_NAMES, UNNAMED_SPLIT, named_splits, splits_in
+from deformable_detr.datasets.splits import NO_SPLIT, SPLIT_NAMES, UNNAMED_SPLIT, split_folders, splits_in
 
 BESIDE = "_annotations.coco.json"    # Roboflow's, among the images
 # Of a data set without splits: Roboflow, CVAT, FiftyOne, Label Studio.
@@ -42,7 +42,7 @@ class CocoFolder(DataSource[Path]):
             if is_coco and not files:
                 stop(Fault.SPLIT_UNKNOWN, Place(file), "expected the name of a split, as in instances_train.json")
             if file not in named and files and (is_coco or splits_in(file.stem)):
-                findings.add(Fault.OTHER_ANNOTATIONS, Place(file), "its name is not that of a split")
+                findings.add(Fault.OTHER_ANNOTATIONS, Place(file), NO_SPLIT)
         return cls(folder, files) if files else None
 
     def read(self, split: str, findings: Findings) -> Annotations:
@@ -68,7 +68,7 @@ def _candidates(folder: Path, findings: Findings) -> Iterator[tuple[str, Path]]:
             if len(splits) == 1:
                 yield next(iter(splits)), file
     beside = {file.parent.name: file for file in folder.glob(f"*/{BESIDE}")}
-    yield from ((split, beside[name]) for split, name in named_splits(beside, findings).items())
+    yield from ((split, beside[name]) for split, name in split_folders(beside, findings).items())
     yield from ((UNNAMED_SPLIT, folder / name) for name in UNSPLIT if (folder / name).is_file())
 
 

@@ -14,13 +14,15 @@ from deformable_detr.datasets.building import AnnotationBuilder, measured
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.formats.source import (
     CLASSES_FILE,
+    ONLY_FOLDERS,
     DataSource,
     check_class_names,
+    folders_in,
 )
 from deformable_detr.datasets.image_list import ImageRecord
 from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import check_name, list_files, read_list, report_linked, spelling
-from deformable_detr.datasets.splits import SPLIT_NAMES, UNNAMED_SPLIT, named_splits, splits_in
+from deformable_detr.datasets.splits import NO_SPLIT, SPLIT_NAMES, UNNAMED_SPLIT, named_splits, split_folders, splits_in
 from deformable_detr.images import SUFFIXES
 from deformable_detr.text import quoted
 
@@ -78,14 +80,16 @@ class LabelFolder(DataSource[LabelPlace]):
     @classmethod
     def find(cls, folder: Path, findings: Findings) -> "LabelFolder | None":
         """The data set of a folder: split by lists, by folders, or not at all."""
-        children = {child.name: child for child in folder.iterdir()
-                    if splits_in(child.name) and cls._find_place(child)}
-        places = {split: place for split, name in named_splits(children, findings).items()
-                  if (place := cls._find_place(children[name]))}
-        whole = None if places else cls._find_place(folder)
+        folders = folders_in(folder)
+        whole = cls._find_place(folder)
+        if not any(splits_in(child.name) and cls._find_place(child) for child in folders):
+            places = _listed_places(folder / LISTS, whole, findings) or {UNNAMED_SPLIT: whole} if whole else {}
+            return cls(folder, places) if places else None
+        found = {child.name: place for child in folders if (place := cls._find_place(child))}
+        split_of = split_folders({name: folder / name for name in found}, findings)
         if whole:
-            places = _listed_places(folder / LISTS, whole, findings) or {UNNAMED_SPLIT: whole}
-        return cls(folder, places) if places else None
+            findings.add(Fault.OTHER_ANNOTATIONS, Place(whole.labels), ONLY_FOLDERS)
+        return cls(folder, {split: found[name] for split, name in split_of.items()})
 
     @classmethod
     def _find_place(cls, folder: Path) -> LabelPlace | None:
@@ -204,14 +208,16 @@ def _listed_places(lists: Path, whole: LabelPlace, findings: Findings) -> dict[s
     """The splits by their lists; of train and val, what one lacks is the rest of trainval.txt."""
     # Others, such as cat_val.txt, are of a class.
     files = {file.stem: file for file in lists.glob("*.txt") if file.stem.lower() in SPLIT_NAMES}
-    places = {split: replace(whole, members=files[name]) for split, name in named_splits(files, findings).items()}
+    files_of = {split: files[name] for split, name in named_splits(files, findings).items()}
+    places = {split: replace(whole, members=file) for split, file in files_of.items()}
     both = lists / "trainval.txt"
     for split, other in (("train", "val"), ("val", "train")):
-        if split not in places and both.is_file() and (other in places or split == "train"):
-            places[split] = replace(whole, members=both, others=places[other].members if other in places else None)
+        if split not in places and both.is_file() and (other in files_of or split == "train"):
+            places[split] = replace(whole, members=both, others=files_of.get(other))
     for file in sorted(lists.glob("*.txt")):
-        if file.stem not in (*files, both.stem, "default") and "_" not in file.stem:
-            findings.add(Fault.OTHER_ANNOTATIONS, Place(file), "its name is not that of a split")
+        is_of_class = file.stem.rpartition("_")[2] in (*SPLIT_NAMES, both.stem) and "_" in file.stem
+        if file.stem not in (*files, both.stem, "default") and not is_of_class:
+            findings.add(Fault.OTHER_ANNOTATIONS, Place(file), NO_SPLIT)
     return places
 
 

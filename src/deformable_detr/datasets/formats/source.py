@@ -1,5 +1,6 @@
 """What every format offers: recognising its data sets, their splits, and the reading of one; and checks they share."""
 
+import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -11,12 +12,13 @@ from typing import Any, ClassVar, Generic, TypeGuard, TypeVar
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.findings import EntryError, Findings, Place, stop
 from deformable_detr.datasets.kinds import Fault
-from deformable_detr.datasets.splits import UNNAMED_SPLIT, named_splits, splits_in
+from deformable_detr.datasets.splits import UNNAMED_SPLIT, split_folders
 from deformable_detr.progress import Progress, no_progress
 from deformable_detr.text import CONTROL_CHARACTER, is_unicode, quoted
 
 CLASSES_FILE = "classes.txt"    # the names of the classes, one a line, as Label Studio and labelImg write them
 HEAD = 2**16        # characters of a file that show what it is
+ONLY_FOLDERS = "the folders of the splits are read"
 LARGEST_NUMBER = 2**63 - 1      # in a file: ids are kept in int64 arrays
 
 Files = TypeVar("Files")
@@ -63,12 +65,19 @@ def begins_with(file: Path, marks: tuple[str, ...]) -> bool:
 
 def file_of_each_split(folder: Path, name: str, marks: tuple[str, ...], findings: Findings) -> dict[str, Path]:
     """The files of this name, which begin with all marks, in the folders of splits; else the folder's own."""
-    children = {child.name: child / name for child in folder.iterdir()
-                if splits_in(child.name) and begins_with(child / name, marks)}
-    found = named_splits({child: file.parent for child, file in children.items()}, findings)
+    children = {child.name: child for child in folders_in(folder) if begins_with(child / name, marks)}
+    found = {split: children[child] / name for split, child in split_folders(children, findings).items()}
+    if not begins_with(folder / name, marks):
+        return found
     if found:
-        return {split: children[child] for split, child in found.items()}
-    return {UNNAMED_SPLIT: folder / name} if begins_with(folder / name, marks) else {}
+        findings.add(Fault.OTHER_ANNOTATIONS, Place(folder / name), ONLY_FOLDERS)
+    return found or {UNNAMED_SPLIT: folder / name}
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders directly inside, hidden ones left out."""
+    with os.scandir(folder) as entries:     # which knows what each is: there may be half a million files
+        return [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def is_number(value: Any) -> bool:

@@ -1,4 +1,7 @@
-"""The lines of YOLO's label files: a box, the points of an outline or of an oriented box, or a box with key points."""
+"""The lines of YOLO's label files: a box, the points of an outline or of an oriented box, or a box with key points.
+
+A number after a box, which makes six words, is its score or its track, and is left out.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import nan
@@ -10,6 +13,7 @@ from deformable_detr.datasets.kinds import Fault
 from deformable_detr.text import quoted
 
 Box = tuple[float, float, float, float]     # centre x, centre y, width, height
+BOX_LENGTHS = (5, 6)                        # words
 SAME = 5e-3                                 # fractions of the image by which equal coordinates may differ
 
 
@@ -38,22 +42,22 @@ class YoloLines:
             raise EntryError(Fault.CLASS_UNKNOWN,
                              f"class: expected one of {quoted(list(self._class_of))}, got {quoted(words[0])}")
         self._lengths.add(len(words))
-        self._is_unsure = self._is_unsure and (len(words) == 5 or _may_have_key_points(values))
+        self._is_unsure = self._is_unsure and (len(words) in BOX_LENGTHS or _may_have_key_points(values))
         label = self._class_of[int(number)]
-        if self._key_points or len(values) == 4:
+        if self._key_points or len(words) in BOX_LENGTHS:
             return label, (values[0], values[1], values[2], values[3])
         (left, right), (top, bottom) = ((min(edges), max(edges)) for edges in (values[::2], values[1::2]))
         return label, ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
 
     def check_sure(self, file: Path) -> None:
         """Raise DataError where the lines can be read in two ways."""
-        if self._is_unsure and len(longer := self._lengths - {5}) == 1:
+        if self._is_unsure and len(longer := self._lengths - set(BOX_LENGTHS)) == 1:
             stop(Fault.ANNOTATION_FILE, Place(file, entry="kpt_shape"),
                  f"every line has {min(longer)} words, which may be a box with key points or the points of an outline: "
-                 " expected the shape of the key points, as in `kpt_shape: [17, 3]`, or `task: segment`")
+                 "expected the shape of the key points, as in `kpt_shape: [17, 3]`, or `task: segment`")
 
     def _check_length(self, length: int) -> None:
-        if length == 5:
+        if length in BOX_LENGTHS:
             return
         if self._key_points:
             number, each = self._key_points

@@ -1,6 +1,6 @@
 """The settings of a YOLO data set: names of classes and places of images, in a file or by the folders' names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
@@ -12,7 +12,7 @@ from deformable_detr.datasets.formats.source import CLASSES_FILE, check_class_na
 from deformable_detr.datasets.formats.yolo_lines import read_key_points
 from deformable_detr.datasets.kinds import Fault
 from deformable_detr.datasets.layout import Fence, FileNames, read_list
-from deformable_detr.datasets.splits import SPLIT_NAMES, UNNAMED_SPLIT, named_splits, splits_in
+from deformable_detr.datasets.splits import SPLIT_NAMES, UNNAMED_SPLIT, named_splits, split_folders, splits_in
 from deformable_detr.documents import DocumentError, read_yaml
 from deformable_detr.images import SUFFIXES
 from deformable_detr.text import quoted
@@ -103,11 +103,14 @@ def find_settings(folder: Path, findings: Findings) -> YoloSettings | None:
     Raises DataError for one of these files that cannot be read, and where the names of the classes are missing.
     """
     aside = Findings()
-    guessed = _guess_places(folder, aside)
+    labelled = _labelled_folders(folder)
+    guessed = _guess_places(folder, labelled, aside)
     for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda file: (file.stem != "data", file)):
         content = _read_settings(file, folder)
         if content is not None and _is_data_set(file, content, guessed):
-            return _yaml_settings(folder, file, content, guessed, findings)
+            settings = _yaml_settings(folder, file, content, guessed, findings)
+            _report_unnamed(settings, [*labelled.values()] or [folder / place for place, in guessed.values()], findings)
+            return settings
     if (folder / DARKNET).is_file():
         return _darknet_settings(folder, findings)
     if files := sorted([*folder.glob(BESIDE), *folder.glob(f"*/{BESIDE}")]):
@@ -150,7 +153,7 @@ def _roboflow_settings(folder: Path, files: list[Path], findings: Findings) -> Y
             stop(Fault.ANNOTATION_FILE, Place(file), f"expected the names of {files[0]}, got {quoted(found)}")
     beside = {file.parent.name: file.parent for file in files if file.parent != folder}
     places: Places = {split: (beside[name].relative_to(folder).as_posix(),)
-                      for split, name in named_splits(beside, findings).items()}
+                      for split, name in split_folders(beside, findings).items()}
     return YoloSettings(folder, files[0], names[0], places or {UNNAMED_SPLIT: (".",)}, is_darknet=True)
 
 
@@ -208,11 +211,15 @@ def _yaml_settings(folder: Path, file: Path, content: dict[str, Any], guessed: P
     # Roboflow names a test split whether or not its folder exists.
     if written and not settings.found.keys() & set(written.get("test", ())):
         written.pop("test", None)
-    for place in guessed.values():
-        if written and not any((folder / place[0]).is_relative_to(found) or found.is_relative_to(folder / place[0])
-                               or found.is_file() for found in settings.found.values()):
-            findings.add(Fault.OTHER_ANNOTATIONS, Place(folder / place[0]), f"{file.name} does not name it")
     return replace(settings, places=written or guessed)
+
+
+def _report_unnamed(settings: YoloSettings, labelled: Iterable[Path], findings: Findings) -> None:
+    """Report the folders of images and labels that belong to no split; what lists of images name is not looked at."""
+    found = list(settings.found.values())
+    for folder in labelled:
+        if not any(folder.is_relative_to(path) or path.is_relative_to(folder) or path.is_file() for path in found):
+            findings.add(Fault.OTHER_ANNOTATIONS, Place(folder), f"{settings.file.name} names it for no split")
 
 
 def _check_count(content: dict[str, Any], key: str, names: dict[int, str], file: Path, findings: Findings) -> None:
@@ -221,17 +228,18 @@ def _check_count(content: dict[str, Any], key: str, names: dict[int, str], file:
                      f"expected {len(names)}, the number of names, got {quoted(content[key])}")
 
 
-def _guess_places(folder: Path, findings: Findings) -> Places:
-    """The splits by the folders' names, where folders of images have labels."""
+def _labelled_folders(folder: Path) -> dict[str, Path]:
+    """Folders of images that have labels, by the names that may be those of splits."""
     pairs = [(f"images/{name}", f"labels/{name}", name) for name in _folders(folder / "images")]
     pairs += [(f"{name}/images", f"{name}/labels", name) for name in _folders(folder)]
-    labelled = {name: folder / images for images, labels, name in reversed(pairs)
-                if (folder / images).is_dir() and _has_labels(folder / labels)}
-    found = named_splits(labelled, findings)
+    return {name: folder / images for images, labels, name in reversed(pairs)
+            if (folder / images).is_dir() and _has_labels(folder / labels)}
+
+
+def _guess_places(folder: Path, labelled: dict[str, Path], findings: Findings) -> Places:
+    """The splits by the names of such folders."""
+    found = split_folders(labelled, findings)
     if found:
-        for name in labelled.keys() - set(found.values()):
-            if not splits_in(name):
-                findings.add(Fault.OTHER_ANNOTATIONS, Place(labelled[name]), "its name is not that of a split")
         return {split: (labelled[name].relative_to(folder).as_posix(),) for split, name in found.items()}
     if (folder / "images").is_dir() and _has_labels(folder / "labels"):
         return {UNNAMED_SPLIT: ("images",)}

@@ -15,6 +15,9 @@ SIGNS: tuple[tuple[str, Dialect], ...] = (
     (r"model\.backbone\.(conv_encoder\.)?model\.", "huggingface"),
     (r"backbone\.0\.body\.", "published"))
 
+# Keys of what stands beside the model while it is trained.
+OF_TRAINING = (r"criterion\.empty_weight",)
+
 # Signs of detectors that look alike and are none of ours.
 OTHERS = (
     (r"model\.decoder\.layers\.0\.(ca_qcontent_proj|encoder_attn\.q_content_proj)\.", "Conditional DETR"),

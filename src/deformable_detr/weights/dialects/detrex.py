@@ -9,7 +9,7 @@ from deformable_detr.weights.dialects.mmdetection import FINEST_MAPS, layers, tr
 from deformable_detr.weights.dialects.rules import Rule
 
 PAPERS = ("deformable-detr", "detr", "dab-detr", "dab-deformable-detr")
-BUFFERS = (r".+\.num_batches_tracked", r"criterion\.empty_weight", r"pixel_(mean|std)")   # in a file, of no use
+BUFFERS = (r"pixel_(mean|std)",)    # in a file, of no use
 
 
 def paper_of(keys: Iterable[str]) -> str:

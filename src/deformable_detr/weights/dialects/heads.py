@@ -28,20 +28,23 @@ def sorted_heads(published: Mapping[str, Tensor], num_layers: int, *, two_stage:
     """The heads of `num_layers` decoder layers, and one for the proposals if `two_stage`.
 
     Where `refine` is not known, layers have heads of their own if these are listed under the decoder too, or differ.
-    A class head that is listed for the first layer only belongs to all. Raises ValueError for copies that differ, and
-    for layers that differ where they should not.
+    A class head that is listed once belongs to all layers. Raises ValueError for copies that differ, for
+    layers that differ where they should not, and for two stages with one head for all, which ours cannot be.
     """
     heads, others = _split(published)
     if refine is None:
-        refine = two_stage or any(key.startswith(AGAIN) for key in published) or _differ(heads)
+        refine = any(key.startswith(AGAIN) for key in published) or _differ(heads)
     elif not refine and _differ(heads):
         raise ValueError("the heads of the decoder's layers differ, while the config says that all layers share one")
+    if two_stage and not refine:
+        raise ValueError("two stages: expected heads of its own for each layer (box refinement), got one for all")
     wanted = range((num_layers if refine else 1) + two_stage)
     kept = dict(others)
     for part in ("class_embed", "bbox_embed"):
         numbers = [number for name, number in heads if name == part]
         for number in wanted:
-            source = number if number in numbers or len(numbers) != 1 else numbers[0]
+            is_shared = len(numbers) == 1 and (part == "class_embed" or not refine)
+            source = numbers[0] if is_shared else number
             kept |= {f"{part}.{number}.{rest}": value for rest, value in heads.get((part, source), {}).items()}
     return Heads(kept, refine)
 

@@ -13,7 +13,7 @@ from deformable_detr.weights.dialects.rules import Rule
 
 PAPERS = ("deformable-detr",)
 FINEST_MAPS = 3     # taken from the backbone; further levels are "extra"
-BUFFERS = (r".+\.num_batches_tracked", r"data_preprocessor\.(mean|std)", r"ema_.+")     # in a file, of no use
+BUFFERS = (r"data_preprocessor\.(mean|std)", r"ema_.+")     # in a file, of no use
 BATCH_NORM = re.compile(r"(backbone\..+\.)running_var")
 
 

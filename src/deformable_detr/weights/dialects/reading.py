@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deformable_detr.papers.config import Config
 from deformable_detr.weights.dialects import detrex, huggingface, mmdetection
-from deformable_detr.weights.dialects.detecting import Dialect, detect
+from deformable_detr.weights.dialects.detecting import OF_TRAINING, Dialect, detect
 from deformable_detr.weights.dialects.heads import sorted_heads
 from deformable_detr.weights.dialects.published import (
     Described,
@@ -19,8 +19,8 @@ from deformable_detr.weights.dialects.published import (
 )
 from deformable_detr.weights.dialects.rules import Rule, refuse, renamed
 
-COUNTERS = (r".+\.num_batches_tracked",)
-UNUSED: dict[Dialect, tuple[str, ...]] = {"mmdetection": mmdetection.BUFFERS, "detrex": detrex.BUFFERS}
+UNUSED = (r".+\.num_batches_tracked", *OF_TRAINING)
+UNUSED_BY_DIALECT: dict[Dialect, tuple[str, ...]] = {"mmdetection": mmdetection.BUFFERS, "detrex": detrex.BUFFERS}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def translated(state_dict: Mapping[str, Tensor], config: Config | None = None,
     dialect = detect(state_dict)
     if dialect == "native":
         return Translated(dict(state_dict), dialect, described_by_config(config) or described_by_ours(state_dict))
-    patterns = UNUSED.get(dialect, COUNTERS)
+    patterns = (*UNUSED, *UNUSED_BY_DIALECT.get(dialect, ()))
     unused = tuple(key for key in state_dict if any(re.fullmatch(pattern, key) for pattern in patterns))
     published, names = _published(dialect, {key: state_dict[key] for key in state_dict.keys() - set(unused)})
     described = described_by_config(config) or described_by_theirs(published)
