@@ -1,7 +1,6 @@
 """The page in a browser: what a reader does, without an error and without a network."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,11 @@ import deformable_detr
 from deformable_detr import Detector
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo
+from helpers.browsing import chromium, needs_chromium, opened
 from helpers.models import small_model
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]     # no service of the browser's own may ask the network
 PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +28,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[(1440, 1000), (390, 844)], ids=["wide", "narrow"])
 def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page, opened; whatever went wrong in it is an error of the test."""
-    width, height = request.param
-    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=width < 500)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or problems.append(asked.url))
-    page.goto(address)
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
-    assert problems == []
+    with opened(browser, address, *request.param) as page:
+        yield page
 
 
 def detail(page: Any) -> str:

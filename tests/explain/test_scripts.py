@@ -1,6 +1,5 @@
 """The scripts of the page: each parses in strict mode, and its functions compute what they say."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,22 +8,17 @@ import pytest
 
 import deformable_detr
 from deformable_detr import Detector
+from helpers.browsing import chromium, needs_chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]     # no service of the browser's own may ask the network
 PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
 SCRIPTS = sorted((Path(deformable_detr.__file__).parent / "explain" / "page").glob("*.js"))
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,27 @@
-"""A browser for tests of pages that are served."""
+"""A browser for tests of pages."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 # No service of the browser's own may ask the network; its camera shows a test picture, and asks nobody.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """The browser. Skips the test where Playwright's Python client is not installed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @contextmanager

@@ -4,8 +4,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from helpers.http_server import answering
 
 
 @dataclass
@@ -34,17 +36,11 @@ class Server:
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
-    server.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.ended.set()
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with answering(_handler(server)) as server.url:
+        try:
+            yield server
+        finally:
+            server.ended.set()
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:

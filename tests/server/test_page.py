@@ -16,18 +16,17 @@ import deformable_detr
 from deformable_detr import Detector
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo
-from helpers.browsing import CHROMIUM, FLAGS, opened
+from helpers.browsing import chromium, needs_chromium, opened
 from helpers.models import small_model
 from helpers.serving import Serving, serving
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
 PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
 PENGUIN = PICTURES / "penguin.jpg"
 ALL = sorted(PICTURES.glob("*.jpg"))
 SCRIPTS = sorted((Path(deformable_detr.__file__).parent / "server" / "page").glob("*.js"))
 WIDE, NARROW = (1440, 1000), (390, 844)
 on_both = pytest.mark.parametrize("page", [WIDE, NARROW], ids=["wide", "narrow"], indirect=True)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +42,8 @@ def server(demo: Detector) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

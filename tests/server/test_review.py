@@ -14,12 +14,11 @@ from deformable_detr.evaluation import CocoEvaluator
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.report.errors import count_errors, judge
 from deformable_detr.report.thresholds import image_counts
-from helpers.browsing import CHROMIUM, FLAGS, opened
+from helpers.browsing import chromium, needs_chromium, opened
 from helpers.serving import Serving, serving
 
 BLOOD_CELLS = Path(__file__).parents[1] / "fixtures" / "bccd"
 SIZES = [(1440, 1000), (390, 844)]
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +89,11 @@ def test_it_needs_the_token_and_a_data_set(detector: Detector, evaluator: CocoEv
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright's Python client")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
 def test_the_page_filters_and_turns(browser: Any, server: Serving, size: tuple[int, int]) -> None:
     data = server.ask("/review/data.json").json()
