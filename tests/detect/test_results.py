@@ -284,6 +284,7 @@ def test_names_stay_in_their_folder_and_differ() -> None:
 
 def test_classes_of_one_name_are_told_apart() -> None:
     assert Classes.of(["N/A", "cat", "N/A"], [12, 17, 26]).names == ("N/A", "cat", "N/A 26")
+    assert Classes.of(["a", "a 2", "a"], [1, 5, 2]).names == ("a", "a 2", "a 2 2")     # a name for each class
 
 
 def test_an_error_leaves_no_half_of_a_file(tmp_path: Path, images: dict[Path, Detections]) -> None:

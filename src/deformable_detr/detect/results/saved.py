@@ -34,7 +34,9 @@ class Classes:
         distinct: dict[str, None] = {}
         for name, identity in zip(names, category_ids, strict=True):
             valid = valid_text(name)
-            distinct[f"{valid} {identity}" if valid in distinct else valid] = None
+            while valid in distinct:
+                valid = f"{valid} {identity}"
+            distinct[valid] = None
         return cls(tuple(distinct), tuple(category_ids))
 
 
