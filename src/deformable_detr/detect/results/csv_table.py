@@ -16,13 +16,11 @@ STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\
 
 
 def harmless(text: str) -> str:
-    """The text with a ' before it, where a spreadsheet would run it, or where it begins with a ' itself."""
+    """The text with a ' before it, where a spreadsheet would run it, or where it begins with a ' itself.
+
+    Who reads the cell takes one ' from its start.
+    """
     return QUOTE + text if text.startswith((QUOTE, *STARTS)) else text
-
-
-def original(cell: str) -> str:
-    """The text of which `harmless` has made the cell."""
-    return cell.removeprefix(QUOTE)
 
 
 @contextmanager
