@@ -50,6 +50,12 @@ def test_what_was_changed_since_is_no_longer_ours(content: bytes, tmp_path: Path
         assert path.read_bytes() == other
 
 
+def test_other_kinds_of_files_are_not_marked() -> None:
+    """A mark of JPEG inside a style sheet broke its first rule."""
+    with pytest.raises(ValueError, match="expected PNG, JPEG or HTML"):
+        marked(b":root { color-scheme: light dark; }")
+
+
 def test_pages_are_marked_too(tmp_path: Path) -> None:
     page, path = marked(b"<!DOCTYPE html>\n<title>a</title>"), tmp_path / "page.html"
     assert page.startswith(b"<!DOCTYPE html>")

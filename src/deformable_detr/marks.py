@@ -25,7 +25,9 @@ PIECE = 2**20           # bytes of a video that are read at a time
 
 
 def marked(content: bytes) -> bytes:
-    """A PNG or JPEG file, or a page, with the mark: a text chunk or a comment."""
+    """A PNG or JPEG file, or a page, with the mark: a text chunk or a comment. ValueError for anything else."""
+    if not content.startswith((PNG_START, JPEG_START, HTML_START)):
+        raise ValueError(f"expected PNG, JPEG or HTML, got {content[:15]!r}")
     place = _place_of_mark(content)
     return content[:place] + _mark(content) + content[place:]
 

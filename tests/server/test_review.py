@@ -93,6 +93,30 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
+def captions_outside(page: Any) -> int:
+    return page.evaluate("""() => [...document.querySelectorAll('.pair svg')].flatMap(svg => {
+      const frame = svg.viewBox.baseVal;
+      return [...svg.querySelectorAll('text')].filter(text => {
+        const box = text.getBBox();
+        return box.x < -1 || box.x + box.width > frame.width + 1;
+      });
+    }).length""")
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["", "review"])
+def test_light_and_dark_have_all_their_colours(browser: Any, server: Serving, path: str, scheme: str) -> None:
+    assert server.ask(f"/page/{path or 'page'}.css").content.decode().startswith(":root")
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(f"{server.address}/{path}")
+    names = ["--ground", "--card", "--ink", "--soft", "--rule", "--line0"]
+    colours = page.evaluate("""names => names.map(name =>
+      getComputedStyle(document.documentElement).getPropertyValue(name))""", names)
+    page.close()
+    assert all(colours)
+
+
 @needs_chromium
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
 def test_the_page_filters_and_turns(browser: Any, server: Serving, size: tuple[int, int]) -> None:
@@ -110,6 +134,7 @@ def test_the_page_filters_and_turns(browser: Any, server: Serving, size: tuple[i
         assert f1 == sorted(f1)
         first = page.locator("#file").inner_text()
         page.locator("#truth image[href^='blob:']").wait_for(state="attached")
+        assert captions_outside(page) == 0
         page.locator("#next").click()
         second = page.locator("#file").inner_text()
         assert second != first

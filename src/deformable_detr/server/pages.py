@@ -9,7 +9,7 @@ from starlette.routing import Route
 from deformable_detr.detect.detector import Detector
 from deformable_detr.server.limits import Limits
 from deformable_detr.text import printable
-from deformable_detr.web.pages import render_page
+from deformable_detr.web.pages import render
 
 FOLDER = Path(__file__).parent / "page"
 SCRIPTS = ("state", "asking", "pictures", "drawing", "explaining", "zip", "exporting", "camera", "controls", "main")
@@ -22,12 +22,12 @@ def page_routes(detector: Detector, limits: Limits, needs_token: bool, has_revie
                 "threshold": detector.info.postprocessing.threshold, "uploadBytes": limits.upload_bytes,
                 "needsToken": needs_token, "hasReview": has_review}
     files = {
-        "/": (render_page("server/page/page.html.jinja", settings=settings), "text/html"),
-        "/page/page.css": (render_page("server/page/page.css.jinja"), "text/css"),
+        "/": (render("server/page/page.html.jinja", settings=settings), "text/html"),
+        "/page/page.css": (render("server/page/page.css.jinja"), "text/css"),
         **{f"/page/{name}.js": ((FOLDER / f"{name}.js").read_bytes(), "text/javascript") for name in SCRIPTS}}
     if has_review:
-        files |= {"/review": (render_page("server/page/review.html.jinja", settings=settings), "text/html"),
-                  "/page/review.css": (render_page("server/page/review.css.jinja"), "text/css"),
+        files |= {"/review": (render("server/page/review.html.jinja", settings=settings), "text/html"),
+                  "/page/review.css": (render("server/page/review.css.jinja"), "text/css"),
                   **{f"/page/{name}.js": ((FOLDER / f"{name}.js").read_bytes(), "text/javascript")
                      for name in REVIEW_SCRIPTS}}
     return [_route(path, content, kind) for path, (content, kind) in files.items()]

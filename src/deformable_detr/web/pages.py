@@ -14,12 +14,17 @@ MAX_LETTERS = 80    # of a name
 
 
 def render_page(template: str, **content: Any) -> bytes:
-    """A template, named by its path in the package, filled in and escaped, as UTF-8 and marked as ours.
+    """A page for a file: a template filled in, with the mark of what this package writes.
 
-    A page extends `web/base.html.jinja`; charts, which are SVG, pass through the filter `safe`.
+    It extends `web/base.html.jinja`; charts, which are SVG, pass through the filter `safe`.
     """
-    page = _environment().get_template(template).render(content)
-    return marked(page.encode(errors="backslashreplace"))   # the name of a file can hold bytes that are not Unicode
+    return marked(render(template, **content))
+
+
+def render(template: str, **content: Any) -> bytes:
+    """A template, named by its path in the package, filled in and escaped, as UTF-8."""
+    text = _environment().get_template(template).render(content)
+    return text.encode(errors="backslashreplace")   # the name of a file can hold bytes that are not Unicode
 
 
 @cache

@@ -3,6 +3,7 @@ import { byId } from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LETTER = 14;      // pixels of the screen
+const WIDTH = 0.62;     // of a letter, by its height
 
 export function compare(data, image, counts, address) {
   byId("file").textContent = image.file;
@@ -32,9 +33,11 @@ function drawOne(id, image, items, classOf, wordsOf, address) {
   svg.replaceChildren(picture, ...items.toReversed().flatMap((item) => {
     const [x, y, right, bottom] = item.box;
     const area = { x, y, width: Math.max(0, right - x), height: Math.max(0, bottom - y) };
-    const text = shape("text", { x: Math.max(0, x), y: y > 1.4 * size ? y - 0.35 * size : y + 1.2 * size,
+    const words = wordsOf(item);
+    const text = shape("text", { x: Math.max(0, Math.min(x, image.width - words.length * size * WIDTH)),
+      y: y > 1.4 * size ? y - 0.35 * size : y + 1.2 * size,
       "font-size": size, "stroke-width": size / 4, class: faint(item).trim() });
-    text.textContent = wordsOf(item);
+    text.textContent = words;
     return [shape("rect", { ...area, class: `under${faint(item)}` }),
       shape("rect", { ...area, class: `${classOf(item)}${faint(item)}` }), ...(item.isChosen ? [text] : [])];
   }));
