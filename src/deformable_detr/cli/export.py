@@ -93,9 +93,9 @@ def export(*, weights: str = DEMO, to: To = None,
 def _target(to: To, out: Path | None, weights: str) -> "tuple[Target, Path]":
     """The runtime and the file, each of which may follow from the other."""
     if out is None:
-        to = to or "onnx"
-        return to, Path(f"{Path(weights).stem or 'model'}{SUFFIXES[to]}")
-    names = {suffix: name for name, suffix in SUFFIXES.items()}
+        chosen: Target = to or "onnx"
+        return chosen, Path(f"{Path(weights).stem or 'model'}{SUFFIXES[chosen]}")
+    names: dict[str, Target] = {suffix: name for name, suffix in SUFFIXES.items()}
     found = names.get(out.suffix.lower())
     if found is None or (to is not None and found != to):
         expected = SUFFIXES[to] if to else ", ".join(names)

@@ -15,16 +15,16 @@ def with_short_sizes(net: nn.Module) -> None:
     """
     for name, module in list(net.named_modules()):
         if isinstance(module, Conv2dSame):
-            net.set_submodule(name, SameConvolution(module))
+            convolution: Any = module
+            net.set_submodule(name, SameConvolution(convolution))
 
 
 class SameConvolution(nn.Module):
     """A convolution that has an output for each stride begun; what is missing is padded, the odd pixel at the end."""
 
-    def __init__(self, convolution: Conv2dSame) -> None:
+    def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        self.weight: Tensor = convolution.weight
-        self.bias: Tensor | None = convolution.bias
+        self.weight, self.bias = convolution.weight, convolution.bias
         self.settings: dict[str, Any] = {"stride": convolution.stride, "dilation": convolution.dilation,
                                          "groups": convolution.groups}
 

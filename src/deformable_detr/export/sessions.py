@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class ExportError(ValueError):
     """A file that cannot be exported, loaded or trusted; one line, which names the file."""
 
 
+@runtime_checkable
 class Session(Protocol):
     """A loaded file."""
 
