@@ -22,7 +22,10 @@ MEASURED_SIDE = 256     # pixels of the square image that is measured
 
 
 class Runtime(Protocol):
-    """Computes the predictions for a batch."""
+    """Computes the predictions for a batch, which is handed over on `device`."""
+
+    device: torch.device
+    precision: str
 
     def run(self, batch: ImageBatch) -> Predictions:
         """The predictions, on whatever device they were computed."""
