@@ -42,7 +42,9 @@ def write(path: Path, coordinates: int) -> None:
     free = {0: torch.export.Dim.DYNAMIC}
     with ops.use_backend("gather"), torch.no_grad():
         program = torch.export.export(Layer().eval(), inputs(2, coordinates), dynamic_shapes=(free, free, free))
-    torch.onnx.export(program, dynamo=True, opset_version=20, optimize=False, verbose=False).save(path)
+    exported = torch.onnx.export(program, dynamo=True, opset_version=20, optimize=False, verbose=False)
+    assert exported is not None
+    exported.save(path)
 
 
 if __name__ == "__main__":

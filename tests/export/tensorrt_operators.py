@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 LARGEST_RANK = 5
-OPERATORS = frozenset("""
+NAMES = """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
     BatchNormalization BlackmanWindow
     Cast CastLike Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum
@@ -36,7 +36,8 @@ OPERATORS = frozenset("""
     Unsqueeze Upsample
     Where
     Xor
-""".split())
+"""
+OPERATORS = frozenset(NAMES.split())
 
 
 def departures(model: ModelProto) -> list[str]:

@@ -7,11 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from export import deformable_layer
-from export.tensorrt_operators import departures
 from onnx import TensorProto, helper
 
 from deformable_detr import ops
+from export import deformable_layer
+from export.tensorrt_operators import departures
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

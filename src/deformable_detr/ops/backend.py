@@ -18,8 +18,8 @@ def use_backend(name: str) -> Iterator[None]:
 
     Args:
         name: "reference" (plain PyTorch, any device), "gather" (the same without grid_sample, for export), "numba"
-            (CPU), "triton" (GPU with CUDA or ROCm, no float64), or "auto": Numba for tensors on the CPU, Triton on such a GPU, the reference elsewhere and under torch.func and
-            forward-mode differentiation.
+            (CPU), "triton" (GPU with CUDA or ROCm, no float64), or "auto": Numba for tensors on the CPU, Triton on
+            such a GPU, the reference elsewhere and under torch.func and forward-mode differentiation.
 
     Raises:
         ValueError: the name is unknown, or the backend is not available here.
