@@ -19,8 +19,8 @@ CHANNELS, POINTS = 32, 4                  # as in the published model, so that i
 INPUTS = ("value", "locations", "weights")
 TOLERANCE = 1e-4                          # in float32; outputs reach 4 and gradients 0.6
 HOMES = {"numba": "cpu", "triton": "cuda"}   # the one device that a backend runs on; others run anywhere
-BACKENDS = {"reference": "plain PyTorch, on any device", "numba": "compiled for the CPU",
-            "triton": "compiled for NVIDIA and AMD GPUs"}
+BACKENDS = {"reference": "plain PyTorch, on any device", "gather": "plain PyTorch, for export",
+            "numba": "compiled for the CPU", "triton": "compiled for NVIDIA and AMD GPUs"}
 
 
 def describe_system() -> Iterator[tuple[str, str]]:
