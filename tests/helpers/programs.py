@@ -1,6 +1,6 @@
 """Python programs in processes of their own, which are forked from one that has imported torch and the package.
 
-That saves each of them four seconds. They start as `python` starts them, but that what is read from the environment
+That saves each of them five seconds. They start as `python` starts them, but that what is read from the environment
 during an import is not read again, and what runs at exit does not run.
 """
 
@@ -15,8 +15,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-# Nothing here may start a thread of OpenMP, which would not survive the fork.
-IMPORTED = ["deformable_detr.cli", "deformable_detr.training.loop", "torch.distributed.fsdp"]
+# What a training imports sooner or later. Nothing here may start threads, which would not survive the fork.
+IMPORTED = ["deformable_detr.cli", "deformable_detr.training.loop", "deformable_detr.training.run_report",
+            "deformable_detr.check.checkup", "deformable_detr.evaluation", "deformable_detr.ops.cpu", "scipy.optimize"]
+
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(IMPORTED)
