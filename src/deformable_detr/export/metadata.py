@@ -16,6 +16,7 @@ LONGEST_ENTRY = 2**22       # characters: thousands of names, but no memory is f
 LARGEST_SIDE = 8192         # pixels of a fixed size
 
 Op = Literal["gridsample", "gather"]
+FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,16 @@ class Form:
     raw: bool = False           # without normalising and without the best detections
     batch: int | None = None
     size: tuple[int, int] | None = None
-    precision: str = "fp32"
+    precision: FilePrecision = "fp32"       # of the heavy products
     top_k: int = 100            # of the best detections
 
     def __post_init__(self) -> None:
         """Raise ValueError, which names the field."""
         if self.op not in get_args(Op):
             raise ValueError(f"op: expected one of {', '.join(get_args(Op))}, got {quoted(self.op)}")
+        if self.precision not in get_args(FilePrecision):
+            raise ValueError(f"precision: expected one of {', '.join(get_args(FilePrecision))}, "
+                             f"got {quoted(self.precision)}")
         if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= LARGEST_SIDE):
             raise ValueError(f"batch: expected a whole number of at least 1, got {quoted(self.batch)}")
         if self.size is not None and not _is_size(self.size):

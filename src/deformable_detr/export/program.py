@@ -13,6 +13,7 @@ from deformable_detr.export.graph import INPUTS, DetectorGraph
 from deformable_detr.export.metadata import Form
 from deformable_detr.export.same_padding import with_short_sizes
 from deformable_detr.model.folding import fold_batch_norm
+from deformable_detr.model.half import HALF, compute_in_half
 from deformable_detr.model.network import Network
 from deformable_detr.ops import use_backend
 from deformable_detr.preprocessing import Preprocessing
@@ -28,6 +29,15 @@ def detector_graph(model: Network, preprocessing: Preprocessing, form: Form) -> 
     model.backbone.net = fold_batch_norm(model.backbone.net).to(memory_format=torch.contiguous_format)
     with_short_sizes(model.backbone.net)
     return DetectorGraph(model, preprocessing, form.top_k, form.raw).eval()
+
+
+def lowered(graph: DetectorGraph, form: Form) -> DetectorGraph:
+    """The graph with its heavy products in half precision, if the form says so: the same as in `Detector`."""
+    if form.precision not in HALF:
+        return graph
+    graph = copy.deepcopy(graph)
+    compute_in_half(graph.model, HALF[form.precision])
+    return graph
 
 
 @torch.no_grad()
