@@ -40,6 +40,7 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
 class OpenedFile(Session, Protocol):
     """The file of somebody."""
 
