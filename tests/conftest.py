@@ -8,6 +8,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 from helpers import typechecker  # noqa: F401  (jaxtyping asks for it by name)
+from helpers.exported_files import exported_files  # noqa: F401  (a fixture)
 from helpers.written_data import write_data  # noqa: F401  (a fixture)
 
 # Two processes of tests have the threads of both: those that wait must not keep the others from working.

@@ -38,12 +38,10 @@ def cases(pictures: Sequence[Pixels], preprocessing: Preprocessing, form: Form) 
     """
     preprocessing = fitted(preprocessing, form)
     scaled = [_scaled(preprocessing, scale) for scale in SCALES]
-    if form.batch is not None:
-        for each in scaled[:2]:
-            yield case_of([(pictures[index % len(pictures)], each) for index in range(form.batch)], form)
-    for each in scaled[:2] if form.batch is None else ():
-        for picture in pictures:
-            yield case_of([(picture, each)], form)
+    step = form.batch or 1
+    for each in scaled[:2]:
+        for start in range(0, len(pictures), step):
+            yield case_of([(pictures[(start + index) % len(pictures)], each) for index in range(step)], form)
     if form.batch is None:
         yield case_of([(pictures[index % len(pictures)], scaled[index]) for index in range(TOGETHER)], form)
 

@@ -19,6 +19,7 @@ ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"
 
 Target = Literal["onnx", "openvino", "torch"]
 Arrays = Mapping[str, np.ndarray]
+Shapes = Mapping[str, tuple[int | None, ...]]       # None where an axis is free
 
 
 class ExportError(ValueError):
@@ -36,6 +37,16 @@ class Session(Protocol):
     @property
     def metadata(self) -> str | None:
         """The file's own entry, if it has one."""
+        ...
+
+
+@runtime_checkable
+class OpenedFile(Session, Protocol):
+    """The file of somebody."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """What it declares for each of its inputs and outputs."""
         ...
 
 
@@ -66,6 +77,11 @@ class OnnxSession:
     @property
     def metadata(self) -> str | None:
         return self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
+
+    @property
+    def shapes(self) -> Shapes:
+        return {value.name: tuple(axis if isinstance(axis, int) else None for axis in value.shape)
+                for value in (*self._session.get_inputs(), *self._session.get_outputs())}
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
         inputs = dict(zip(INPUTS, (images, sizes), strict=True))
@@ -99,6 +115,13 @@ class OpenvinoSession:
     def metadata(self) -> str | None:
         return self._model.get_rt_info(ENTRY).astype(str) if self._model.has_rt_info(ENTRY) else None
 
+    @property
+    def shapes(self) -> Shapes:
+        shapes = {port.get_any_name(): port.get_partial_shape() for port in (*self._model.inputs, *self._model.outputs)}
+        return {name: () if shape.rank.is_dynamic else
+                tuple(None if axis.is_dynamic else axis.get_length() for axis in shape)
+                for name, shape in shapes.items()}
+
     def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
         with _one_error(self._path):
             found = self._compiled(dict(zip(INPUTS, (images, sizes), strict=True)))
@@ -123,7 +146,7 @@ class TorchSession:
         return {name: values.numpy() for name, values in zip(self._outputs, found, strict=True)}
 
 
-def open_session(path: Path, device: str = "auto", precision: str = "fp32") -> Session:
+def open_session(path: Path, device: str = "auto", precision: str = "fp32") -> OpenedFile:
     """The file of somebody, by its suffix. Raises ExportError, or ValueError for the device and the precision."""
     if not path.is_file():
         raise ExportError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
