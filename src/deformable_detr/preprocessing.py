@@ -57,6 +57,23 @@ class Preprocessing:
         return height, width
 
 
+@dataclass(frozen=True)
+class FittedPreprocessing(Preprocessing):
+    """As `Preprocessing`, but an image that would not fit into `room` (height, width) becomes smaller until it does."""
+
+    room: ImageSize = (1, 1)
+
+    def resized(self, image_size: ImageSize) -> ImageSize:
+        """(height, width) after resizing an image of `image_size`."""
+        height, width = super().resized(image_size)
+        if height <= self.room[0] and width <= self.room[1]:
+            return height, width
+        scale = min(room / side for room, side in zip(self.room, image_size, strict=True))
+        height, width = (max(1, min(room, round(side * scale)))
+                         for room, side in zip(self.room, image_size, strict=True))
+        return height, width
+
+
 def usual_max_size(size: int) -> int:
     """The `max_size` of a preprocessing of which only the size is known."""
     return max(size, round(size * LONGEST))

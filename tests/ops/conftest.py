@@ -58,6 +58,6 @@ def make_fused_inputs() -> Callable[..., tuple]:
     return random_fused_inputs
 
 
-@pytest.fixture(params=["reference", "numba"])
+@pytest.fixture(params=["reference", "gather", "numba"])
 def backend(request) -> str:
     return request.param

@@ -25,17 +25,17 @@ def tensor_on(device, dtype):
 
 def test_reports_every_backend():
     reasons = ops.available_backends()
-    assert set(reasons) == {"reference", "numba", "triton"}
-    assert reasons["reference"] is None
+    assert set(reasons) == {"reference", "gather", "numba", "triton"}
+    assert reasons["reference"] is reasons["gather"] is None
     assert reasons["numba"] is None
     assert reasons["triton"] or torch.cuda.is_available()
 
 
 def test_unknown_and_unavailable_backends_are_named():
-    with pytest.raises(ValueError, match=r"'cuda'.*auto, reference, numba"), ops.use_backend("cuda"):
+    with pytest.raises(ValueError, match=r"'cuda'.*auto, reference, gather, numba"), ops.use_backend("cuda"):
         pass
     with (
-        pytest.raises(ValueError, match=r"'triton' is not available: .*auto, reference, numba"),
+        pytest.raises(ValueError, match=r"'triton' is not available: .*auto, reference, gather, numba"),
         ops.use_backend("triton"),
     ):
         pass

@@ -111,6 +111,33 @@ def test_numba_agrees_with_the_reference(make_fused_inputs, level_shapes, B, Q, 
     torch.testing.assert_close(actual, tuple(part.float() for part in expected), rtol=1e-3, atol=2e-4)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    level_shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4).map(tuple),
+    B=st.integers(0, 3),
+    Q=st.integers(0, 9),
+    M=st.integers(1, 3),
+    D=st.integers(1, 5),
+    P=st.integers(1, 5),
+    coordinates=st.sampled_from([2, 4]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_gather_agrees_with_the_reference(make_fused_inputs, level_shapes, B, Q, M, D, P, coordinates, seed):
+    sizes = {"level_shapes": level_shapes, "B": B, "Q": Q, "M": M, "D": D, "P": P, "seed": seed}
+    for dtype, tolerance in (torch.float64, 1e-10), (torch.float32, 1e-4):
+        inputs = make_fused_inputs(coordinates, dtype=dtype, **sizes)
+        results = [with_gradients(backend, inputs) for backend in ("gather", "reference")]
+        torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+
+
+def test_offsets_may_come_as_a_linear_layer_makes_them(make_fused_inputs, backend):
+    value, shapes, reference, offsets, logits = make_fused_inputs(4)
+    joined = offsets.detach().flatten(3).requires_grad_()
+    results = [with_gradients(backend, (value, shapes, reference, each, logits)) for each in (offsets, joined)]
+    torch.testing.assert_close([part.flatten() for part in results[0]], [part.flatten() for part in results[1]],
+                               rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("coordinates", [2, 4])
 @pytest.mark.parametrize("where", ["reference", "offsets"])

@@ -21,6 +21,7 @@ from deformable_detr.cli import (  # noqa: F401  (each registers its command)
     doctor,
     evaluate,
     explain,
+    export,
     serve,
     trace,
     train,

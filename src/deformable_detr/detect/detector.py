@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -28,11 +28,12 @@ from deformable_detr.detect.batches import (
     prepare,
 )
 from deformable_detr.detect.precision import Precision, check_precision
-from deformable_detr.detect.runtimes import one_memory_error, torch_runtime
+from deformable_detr.detect.runtimes import Runtime, TorchRuntime, one_memory_error, torch_runtime
 from deformable_detr.detect.tiles import Tile, Tiling, merged, tiling_of
 from deformable_detr.detections import Detections, Threshold
 from deformable_detr.images import ImageError, ImageSource, is_single_image, iterate_images, read_image
 from deformable_detr.model.network import Network
+from deformable_detr.papers import Config
 from deformable_detr.preprocessing import normalised
 from deformable_detr.structures import ImageBatch, ImageSize, Predictions
 from deformable_detr.text import printable, quoted
@@ -41,6 +42,8 @@ from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation
+    from deformable_detr.export import Exported, Form
+    from deformable_detr.export.sessions import Target
 
 # A mapping is by the names of classes; None is the threshold of the weights.
 AskedThreshold = Threshold | np.floating | Mapping[str, float] | None
@@ -52,7 +55,8 @@ class Detector:
     """A model and what is known about it, ready for images.
 
     `weights` is "demo" for those in the package, a short name such as "coco", "hf:owner/name[@revision]" for the
-    Hugging Face Hub, or a path: a file of ours or of another code base, or a folder of transformers (`read_any`).
+    Hugging Face Hub, or a path: a file of ours or of another code base, a folder of transformers (`read_any`), or a
+    file that `export` wrote (.onnx or .xml), for which `device` may also name a device of its runtime.
     `device` "auto" is the GPU if there is one. In `precision` "bf16" or "fp16" heavy products have half the bits;
     "auto" takes bf16 where it is known to be faster, or was in a short measurement, and logs what it took. `batch_size`
     images of one shape are run at a time where there are several. `compile` passes the model through torch.compile.
@@ -65,9 +69,12 @@ class Detector:
     def __init__(self, weights: str | Path = DEMO, device: str = "auto", *, precision: Precision = "fp32",
                  batch_size: BatchSize = "auto", compile: bool = False,  # noqa: A002  (torch's name)
                  tile: Tile = None) -> None:
-        found = _find_device(device)
         check_precision(precision)
         check_batch_size(batch_size)
+        if is_exported(weights):
+            self._set_exported(Path(weights), device, precision, batch_size, compile, tile)
+            return
+        found = _find_device(device)
         model, info = read_any(weights)
         self._set(model.to(found), info, precision, batch_size, compile, tile)
 
@@ -84,10 +91,31 @@ class Detector:
 
     def _set(self, model: Network, info: ModelInfo, precision: Precision, batch_size: BatchSize,
              compiled: bool, tile: Tile) -> None:
-        self.model, self.info, self.batch_size = model, info, batch_size
+        self._model = model
+        self._set_runtime(torch_runtime(model, precision, compiled), info, model.config, batch_size, tile)
+
+    def _set_exported(self, path: Path, device: str, precision: Precision, batch_size: BatchSize, compiled: bool,
+                      tile: Tile) -> None:
+        from deformable_detr.detect.exported import ExportedRuntime
+
+        if compiled:
+            raise ValueError(f"compile: expected False for {path}, which its own runtime compiles")
+        self._model = None
+        runtime = ExportedRuntime(path, device, precision)
+        self._set_runtime(runtime, runtime.info, runtime.config, runtime.form.batch or batch_size, tile)
+
+    def _set_runtime(self, runtime: Runtime, info: ModelInfo, config: Config, batch_size: BatchSize,
+                     tile: Tile) -> None:
+        self.runtime, self.info, self.config, self.batch_size = runtime, info, config, batch_size
         self.tiling = tiling_of(tile, info.preprocessing.size)
-        self.runtime = torch_runtime(model, precision, compiled)
-        self.device, self.precision = self.runtime.device, self.runtime.precision
+        self.device, self.precision = runtime.device, runtime.precision
+
+    @property
+    def model(self) -> Network:
+        """The model as it was loaded. Raises ValueError for an exported file."""
+        if self._model is None:
+            raise ValueError("weights: expected a model of PyTorch; an exported file shows only its results")
+        return self._model
 
     def __repr__(self) -> str:
         info = self.info
@@ -95,7 +123,8 @@ class Detector:
         before, after = info.preprocessing, info.postprocessing
         nms = "" if after.nms_threshold == 1 else f", NMS above IoU {after.nms_threshold:g}"
         half = "" if self.precision == "fp32" else f" in {self.precision}"
-        return (f"Detector({type(self.model).__name__} on {self.device}{half}, {len(info.names)} classes: {names}; "
+        kind = "an exported file" if self._model is None else type(self._model).__name__
+        return (f"Detector({kind} on {self.device}{half}, {len(info.names)} classes: {names}; "
                 f"images resized to {before.size}, at most {before.max_size}; threshold {after.threshold:g}{nms})")
 
     @property
@@ -190,13 +219,33 @@ class Detector:
         checked = self._check(threshold, top_k)
         if isinstance(checked, np.ndarray):
             raise ValueError("threshold: expected one for all classes to explain an image, got one for each class")
+        runtime = self.runtime
+        if not isinstance(runtime, TorchRuntime):
+            raise ValueError("weights: expected a model of PyTorch to explain; an exported file shows only its results")
         image = read_image(source)
         images = [self.prepare(image)]
-        with Collector(self.runtime.model) as collected:
-            predictions = self.runtime.run_watched(self._batch(images))
+        with Collector(runtime.model) as collected:
+            predictions = runtime.run_watched(self._batch(images))
         found = self._found(predictions, images, checked, top_k)[0]
         name = Path(source).name if isinstance(source, str | Path) else "image"
         return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, checked)
+
+    def export(self, path: str | Path, *, target: "Target | None" = None, form: "Form | None" = None,
+               pictures: Iterable[ImageSource] | None = None,
+               report: Callable[[str], None] = lambda _: None) -> "Exported":
+        """Write the model for another runtime: .onnx, .xml (OpenVINO) or .pt2 (`torch.export`).
+
+        The file is run beside PyTorch on `pictures`, by default the packaged ones, and left behind only if it answers
+        the same; what is returned says how nearly. `report` is told a line at a time. Needs the extra `export`. Raises
+        ExportError if the file would not answer the same or its runtime is missing, ValueError for a path whose suffix
+        does not fit, OSError if it cannot be written.
+        """
+        from deformable_detr.export import export
+        from deformable_detr.weights.sources import packaged_images
+
+        chosen = packaged_images() if pictures is None else iterate_images(pictures)
+        return export(self.model, self.info, path, [read_image(each) for each in chosen], form, target=target,
+                      report=report)
 
     def batch_size_of(self, shape: ImageSize) -> int:
         """How many images of this padded shape are run at a time where there are several."""
@@ -246,6 +295,15 @@ class Detector:
         found = predictions.detections([image.size for image in images], top_k, self.names,
                                        self.info.postprocessing.nms_threshold, classes)
         return [replace(each.above(threshold).clipped(), category_ids=self.info.category_ids) for each in found]
+
+
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
+
+
+def is_exported(weights: str | Path) -> bool:
+    """Whether these weights are a file for another runtime."""
+    path = Path(weights)
+    return path.suffix.lower() in EXPORTED_SUFFIXES and path.is_file()
 
 
 def _checked_threshold(field: str, threshold: float) -> float:

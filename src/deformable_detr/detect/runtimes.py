@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,12 @@ logger = logging.getLogger(__name__)
 MEASURED_SIDE = 256     # pixels of the square image that is measured
 
 
+@runtime_checkable
 class Runtime(Protocol):
-    """Computes the predictions for a batch."""
+    """Computes the predictions for a batch, which is handed over on `device`."""
+
+    device: torch.device
+    precision: str
 
     def run(self, batch: ImageBatch) -> Predictions:
         """The predictions, on whatever device they were computed."""

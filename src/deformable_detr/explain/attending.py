@@ -35,6 +35,7 @@ def sampling(call: Call, rows: Int64[Tensor, "rows"] | slice = slice(None)) -> S
     query = (call.inputs["content"] + place.position)[:1, rows]
     with call.computing():
         offsets, logits = attention.sampling(query)
+    offsets = offsets.unflatten(-1, (attention.num_levels, attention.num_points, 2))
     positions = positions_of_offsets(place.reference[:1, rows], offsets, memory.level_shapes)[0]
     extents = torch.tensor(valid_shapes(memory), dtype=positions.dtype, device=positions.device).flip(-1)
     locations = (positions + 0.5) / extents[:, None]

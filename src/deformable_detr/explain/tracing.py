@@ -209,7 +209,8 @@ def _watch_sampling(record: Recorder, attention: DeformableAttention, part: str,
         attention, "value", "B N M D", value, part=part)}, "values")
     record.watch(attention, {
         "return.0": lambda offsets: record.add(
-            attention, "sampling offsets", f"B {queries} M L P 2", offsets, part=part),
+            attention, "sampling offsets", f"B {queries} M L P 2",
+            offsets.unflatten(-1, (attention.num_levels, attention.num_points, 2)), part=part),
         "return.1": report_weights}, "sampling")
     return record.function(fused_ms_deform_attn, {"return": lambda samples: record.add(
         fused_ms_deform_attn, "samples", f"B {queries} C", samples,

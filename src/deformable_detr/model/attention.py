@@ -53,11 +53,11 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(memory.padding[..., None], 0)
         return value.unflatten(-1, (self.num_heads, -1))
 
-    def sampling(self, query: Float[Tensor, "B Q C"]) -> tuple[Float[Tensor, "B Q M L P 2"], Float[Tensor, "B Q M LP"]]:
+    def sampling(self, query: Float[Tensor, "B Q C"]) -> tuple[Float[Tensor, "B Q M LP2"], Float[Tensor, "B Q M LP"]]:
         """Where each query samples, as offsets from its reference, and the logits of the samples' weights."""
-        heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        return (self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2)),
-                self.attention_weights(query).unflatten(-1, (heads, levels * points)))
+        # Levels, points and x, y stay in one axis: some runtimes take no tensor above rank 5.
+        return (self.sampling_offsets(query).unflatten(-1, (self.num_heads, -1)),
+                self.attention_weights(query).unflatten(-1, (self.num_heads, -1)))
 
     def slow_parameters(self) -> Iterator[nn.Parameter]:
         """Where to sample is learned slowly: a tenth of the learning rate as published (appendix A.4)."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from deformable_detr.model.position import MapPosition
@@ -103,7 +102,20 @@ def flatten(maps: list[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B N C"]:
 
 def resize_padding(padding: Bool[Tensor, "B H W"], size: tuple[int, ...]) -> Bool[Tensor, "B height width"]:
     """The padding of the images resized to a map's (height, width), by nearest neighbour."""
-    return F.interpolate(padding[:, None].float(), size=tuple(size))[:, 0] > 0.5
+    rows, columns = (nearest_places(length, original, padding.device)
+                     for length, original in zip(size, padding.shape[1:], strict=True))
+    return padding[:, rows][:, :, columns]
+
+
+def nearest_places(length: int, original: int, device: torch.device) -> Int64[Tensor, "length"]:
+    """For each of `length` pixels, that of `original` which `F.interpolate` takes.
+
+    Written out with its roundings in float32, since other runtimes round a resizing differently: at the edge of the
+    padding that decides whether a token is seen.
+    """
+    places = torch.arange(length, dtype=torch.float32, device=device)
+    scale = places.new_full((1,), original) / places.new_full((1,), length)
+    return (places * scale).long().clamp(max=original - 1)
 
 
 def valid_ratio(padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 2"]:

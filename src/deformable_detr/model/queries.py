@@ -29,7 +29,7 @@ class LearnedQueries(nn.Module):
 
     def forward(self, memory: Pyramid, extra: ExtraQueries | None = None) -> Queries:
         refuse_extra(extra)
-        position, content = self.embedding.weight.expand(len(memory.tokens), -1, -1).chunk(2, dim=-1)
+        position, content = self.embedding.weight.expand(memory.tokens.shape[0], -1, -1).chunk(2, dim=-1)
         return Queries(content, position, at_least_float32(self.reference(position)).sigmoid())
 
     def slow_parameters(self) -> Iterator[nn.Parameter]:
@@ -46,7 +46,7 @@ class SlotQueries(nn.Module):
 
     def forward(self, memory: Pyramid, extra: ExtraQueries | None = None) -> Queries:
         refuse_extra(extra)
-        position = self.embedding.weight.expand(len(memory.tokens), -1, -1)
+        position = self.embedding.weight.expand(memory.tokens.shape[0], -1, -1)
         return Queries(torch.zeros_like(position), position, at_least_float32(position[..., :0]))
 
 
@@ -60,7 +60,7 @@ class AnchorQueries(nn.Module):
 
     def forward(self, memory: Pyramid, extra: ExtraQueries | None = None) -> Queries:
         refuse_extra(extra)
-        anchors = self.anchors.weight.expand(len(memory.tokens), -1, -1)
+        anchors = self.anchors.weight.expand(memory.tokens.shape[0], -1, -1)
         return Queries(self.content(anchors), None, at_least_float32(anchors).sigmoid())
 
     def content(self, anchors: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q C"]:
@@ -75,7 +75,7 @@ class AnchorContentQueries(AnchorQueries):
         self.contents = nn.Embedding(num_queries, width)
 
     def content(self, anchors: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q C"]:
-        return self.contents.weight.expand(len(anchors), -1, -1)
+        return self.contents.weight.expand(anchors.shape[0], -1, -1)
 
 
 def refuse_extra(extra: ExtraQueries | None) -> None:
@@ -128,7 +128,7 @@ class LearnedContent(nn.Module):
         ranks = self.content.weight[:boxes.shape[1] - num_extra]
         content = torch.cat([ranks, ranks.mean(0).expand(num_extra, -1)])
         encoded = box_position(boxes, self.width).to(self.norm.weight.dtype)
-        return Embedded(content.expand(len(boxes), -1, -1), self.norm(self.projection(encoded)))
+        return Embedded(content.expand(boxes.shape[0], -1, -1), self.norm(self.projection(encoded)))
 
 
 class LabelledContent(nn.Module):
@@ -142,7 +142,7 @@ class LabelledContent(nn.Module):
 
     def forward(self, boxes: Float[Tensor, "B Q 4"], extra: ExtraQueries | None) -> Embedded:
         num_extra = 0 if extra is None else extra.boxes.shape[1]
-        content = self.content.weight[:boxes.shape[1] - num_extra].expand(len(boxes), -1, -1)
+        content = self.content.weight[:boxes.shape[1] - num_extra].expand(boxes.shape[0], -1, -1)
         # Processes that share a training expect a gradient of every parameter in every step, be it zero.
         content = content + 0 * self.labels.weight[0, 0]
         if extra is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from deformable_detr.ops import library
 from deformable_detr.ops.backend import available_backends, choose_backend, use_backend
 from deformable_detr.ops.checks import check_fused_inputs, check_inputs
+from deformable_detr.ops.gather import gather_ms_deform_attn, pixels_of_locations, pixels_of_offsets
 from deformable_detr.ops.reference import (
     attention_weights,
     positions_of_locations,
@@ -45,7 +46,10 @@ def ms_deform_attn(
             compute this.
     """
     shapes = check_inputs(value, level_shapes, locations, weights)
-    if choose_backend(value, locations, weights) == "reference":
+    backend = choose_backend(value, locations, weights)
+    if backend == "gather":
+        return gather_ms_deform_attn(value, shapes, *pixels_of_locations(locations, shapes), weights)
+    if backend == "reference":
         return reference_ms_deform_attn(value, shapes, positions_of_locations(locations, shapes), weights)
     return library.ms_deform_attn(value, _flat(shapes), locations, weights)
 
@@ -65,8 +69,8 @@ def fused_ms_deform_attn(
         value: (B, N, M, D), as for `ms_deform_attn`.
         level_shapes: L pairs (height, width) of Python ints whose products sum to N.
         reference: (B, Q, L, 2), points x, y in [0, 1]; or (B, Q, L, 4), boxes x, y, width, height, by centre.
-        offsets: (B, Q, M, L, P, 2), x then y; in pixels of the level from a point, or in 1 / P of half the width
-            and height from a box.
+        offsets: (B, Q, M, L, P, 2), or its last three axes in one as a linear layer makes them: (B, Q, M, L * P * 2);
+            x then y; in pixels of the level from a point, or in 1 / P of half the width and height from a box.
         logits: (B, Q, M, L * P), before the softmax over all levels and points of a head.
 
     Returns:
@@ -77,7 +81,13 @@ def fused_ms_deform_attn(
             compute this.
     """
     shapes = check_fused_inputs(value, level_shapes, reference, offsets, logits)
-    if choose_backend(value, reference, offsets, logits) == "reference":
+    backend = choose_backend(value, reference, offsets, logits)
+    if backend == "gather":
+        x, y = pixels_of_offsets(reference, offsets if offsets.dim() == 4 else offsets.flatten(3), shapes)
+        return gather_ms_deform_attn(value, shapes, x, y, attention_weights(logits, len(shapes)))
+    if offsets.dim() == 4:
+        offsets = offsets.unflatten(3, (len(shapes), -1, 2))
+    if backend == "reference":
         positions = positions_of_offsets(reference, offsets, shapes)
         return reference_ms_deform_attn(value, shapes, positions, attention_weights(logits, len(shapes)))
     output, _ = library.fused_ms_deform_attn(value, _flat(shapes), reference, offsets, logits)

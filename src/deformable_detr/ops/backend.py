@@ -17,9 +17,9 @@ def use_backend(name: str) -> Iterator[None]:
     """Compute the op with one backend inside the `with` block, in this thread or asyncio task only.
 
     Args:
-        name: "reference" (plain PyTorch, any device), "numba" (CPU), "triton" (GPU with CUDA or ROCm, no float64), or
-            "auto": Numba for tensors on the CPU, Triton on such a GPU, the reference elsewhere and under torch.func and
-            forward-mode differentiation.
+        name: "reference" (plain PyTorch, any device), "gather" (the same without grid_sample, for export), "numba"
+            (CPU), "triton" (GPU with CUDA or ROCm, no float64), or "auto": Numba for tensors on the CPU, Triton on such
+            a GPU, the reference elsewhere and under torch.func and forward-mode differentiation.
 
     Raises:
         ValueError: the name is unknown, or the backend is not available here.
@@ -45,7 +45,7 @@ def available_backends() -> dict[str, str | None]:
     no_triton = None if importlib.util.find_spec("triton") else "the package triton is not installed"
     if not torch.cuda.is_available():
         no_triton = "PyTorch finds no GPU with CUDA or ROCm"
-    return {"reference": None, "numba": no_numba, "triton": no_triton}
+    return {"reference": None, "gather": None, "numba": no_numba, "triton": no_triton}
 
 
 def choose_backend(value: Tensor, *others: Tensor) -> str:
@@ -55,7 +55,7 @@ def choose_backend(value: Tensor, *others: Tensor) -> str:
         ValueError: the caller asked for a backend that cannot take them.
     """
     chosen = _chosen.get()
-    if chosen == "reference":
+    if chosen in ("reference", "gather"):
         return chosen
     device, dtype = value.device.type, value.dtype
     if _is_transformed(value, *others):

@@ -36,11 +36,16 @@ def check_fused_inputs(
     shapes = _check_levels(value, level_shapes)
     B, _, M, _ = value.shape
     L = len(shapes)
-    _check_rank("offsets", offsets, "(B, Q, M, L, P, 2)")
-    Q, P = offsets.shape[1], offsets.shape[4]
+    if offsets.dim() == 4:   # as a linear layer makes them
+        Q, P = offsets.shape[1], offsets.shape[3] // (2 * L)
+        expected, legend = (B, Q, M, L * P * 2), "(B, Q, M, L * P * 2)"
+    else:
+        _check_rank("offsets", offsets, "(B, Q, M, L, P, 2)")
+        Q, P = offsets.shape[1], offsets.shape[4]
+        expected, legend = (B, Q, M, L, P, 2), "(B, Q, M, L, P, 2)"
     if P == 0:
         raise ValueError(f"offsets must have at least one point per level, got shape {tuple(offsets.shape)}")
-    _check_shape("offsets", offsets, (B, Q, M, L, P, 2), "(B, Q, M, L, P, 2)")
+    _check_shape("offsets", offsets, expected, legend)
     _check_rank("reference", reference, "(B, Q, L, 2)")
     coordinates = 4 if reference.shape[3] == 4 else 2
     _check_shape("reference", reference, (B, Q, L, coordinates), "(B, Q, L, 2) or (B, Q, L, 4)")

@@ -148,7 +148,7 @@ def _provenance(subject: Subject, annotations: Annotations) -> dict[str, str]:
 def _settings(subject: Subject) -> dict[str, str]:
     """Groups of settings, one setting a line."""
     groups = {name: "\n".join(f"{key}: {value}" for key, value in asdict(settings).items()) for name, settings in (
-        ("Model", subject.detector.model.config), ("Preprocessing", subject.detector.info.preprocessing))}
+        ("Model", subject.detector.config), ("Preprocessing", subject.detector.info.preprocessing))}
     if subject.history and subject.history.settings:
         groups["Settings of the run"] = subject.history.settings
     return groups

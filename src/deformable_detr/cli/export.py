@@ -1,0 +1,112 @@
+"""`ddetr export`: a model for another runtime, kept only if it answers there as it does here."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from deformable_detr.cli.app import (
+    USUAL,
+    MessageFlags,
+    OptionalPath,
+    WrongCallError,
+    app,
+    find_weights_file,
+    print_line,
+    report_error,
+    wrong_call_for,
+)
+from deformable_detr.text import printable
+from deformable_detr.weights.sources import DEMO
+
+if TYPE_CHECKING:
+    from deformable_detr.export.sessions import Target
+
+SUFFIXES: "dict[Target, str]" = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+
+
+To = Literal["onnx", "openvino", "torch"] | None
+
+
+@app.command
+def export(*, weights: str = DEMO, to: To = None,
+           out: OptionalPath = None, op: Literal["gridsample", "gather"] = "gridsample",
+           size: str | None = None, batch: int | None = None, raw: bool = False, top_k: int = 100,
+           pictures: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
+           messages: MessageFlags = USUAL) -> int:
+    """Write a model for ONNX Runtime, OpenVINO or TensorRT, and prove there that it is the same.
+
+    The file is run beside PyTorch on real images at two sizes, alone and in batches; the differences are printed.
+    One that differs by more than 0.001 in a logit or 0.1 pixels in a box is not left behind.
+
+    Parameters
+    ----------
+    weights
+        "demo" for the packaged ones, a name that `ddetr weights` lists, "hf:owner/name", a file or a folder.
+    to
+        The runtime, by default that of the suffix of --out: .onnx, .xml (OpenVINO) or .pt2 (torch).
+    out
+        The file; by default named for the weights. OpenVINO's has another beside it that ends in .bin.
+    op
+        How deformable attention is written: gridsample for ONNX Runtime and OpenVINO; gather, without GridSample and
+        with tensors of rank 5 at most, for TensorRT, Core ML and older runtimes.
+    size
+        HEIGHTxWIDTH of all images, which are made to fit and padded; by default any size.
+    batch
+        The number of images in every batch; by default any number.
+    raw
+        Leave out normalising before the model and the best detections after it.
+    top_k
+        The number of best detections that the file returns for an image.
+    pictures
+        Images or folders of images to compare on, by default the packaged ones.
+    """
+    messages.start()
+    target, path = _target(to, out, weights)
+    if path.exists() and not path.is_file():
+        raise WrongCallError(f"--out: expected a file, got {path}")
+    weights_file = find_weights_file(weights)
+
+    from deformable_detr.detect.detector import Detector
+    from deformable_detr.export import ExportError, Form
+    from deformable_detr.images import find_images
+
+    with wrong_call_for(ValueError, OSError):
+        form = Form(op=op, raw=raw, batch=batch, size=_size(size), top_k=top_k)
+        detector = Detector(weights_file, "cpu")
+        chosen = None if pictures is None else [path for each in pictures for path in find_images(each)]
+        model = detector.model
+    try:
+        exported = detector.export(path, target=target, form=form, pictures=chosen,
+                                   report=lambda line: None if messages.quiet else print_line(printable(line)))
+    except ExportError as error:
+        report_error(str(error))
+        return 1
+    except (ValueError, MemoryError, OSError) as error:
+        raise WrongCallError(str(error)) from error
+    worst = max(each.pixels for each in exported.differences)
+    print_line(printable(f"{path}: {model.config.paper}, {path.stat().st_size / 1e6:.1f} MB; boxes within {worst:.1e} "
+                         f"pixels of PyTorch's in {len(exported.differences)} batches"))
+    return 0
+
+
+def _target(to: To, out: Path | None, weights: str) -> "tuple[Target, Path]":
+    """The runtime and the file, each of which may follow from the other."""
+    if out is None:
+        chosen: Target = to or "onnx"
+        return chosen, Path(f"{Path(weights).stem or 'model'}{SUFFIXES[chosen]}")
+    names: dict[str, Target] = {suffix: name for name, suffix in SUFFIXES.items()}
+    found = names.get(out.suffix.lower())
+    if found is None or (to is not None and found != to):
+        expected = SUFFIXES[to] if to else ", ".join(names)
+        raise WrongCallError(f"--out: expected a name that ends in {expected}, got {out}")
+    return found, out
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and len(side) < 6 for side in sides):
+        raise WrongCallError(f"--size: expected HEIGHTxWIDTH in pixels, such as 480x640, got {text!r:.100}")
+    return int(sides[0]), int(sides[1])

@@ -1,0 +1,65 @@
+"""The batches on which an exported file is compared: real images at two sizes, alone and together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from deformable_detr.export.metadata import Form, fitted
+from deformable_detr.preprocessing import Preprocessing, normalised, resize_image
+from deformable_detr.structures import ImageSize
+
+SCALES = (1.0, 0.75, 0.5)       # of the preprocessing's size
+TOGETHER = 3                    # images of unequal sizes in one batch
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch as the file takes it."""
+
+    images: Tensor                      # (B, 3, H, W), uint8 or normalised
+    sizes: Int64[Tensor, "B 2"]         # (height, width) before padding
+    originals: tuple[ImageSize, ...]    # before resizing
+
+    def __str__(self) -> str:
+        sides = ", ".join(f"{width}x{height}" for height, width in self.sizes.tolist())
+        return f"batch of {len(self.sizes)}: {sides}"
+
+
+def cases(pictures: Sequence[Pixels], preprocessing: Preprocessing, form: Form) -> Iterator[Case]:
+    """Each picture alone at the usual size and a smaller one, and three together, each at another size.
+
+    With a fixed batch they are taken so many at a time, with a fixed size they are padded to it.
+    """
+    preprocessing = fitted(preprocessing, form)
+    scaled = [_scaled(preprocessing, scale) for scale in SCALES]
+    if form.batch is not None:
+        for each in scaled[:2]:
+            yield _case([(pictures[index % len(pictures)], each) for index in range(form.batch)], form)
+    for each in scaled[:2] if form.batch is None else ():
+        for picture in pictures:
+            yield _case([(picture, each)], form)
+    if form.batch is None:
+        yield _case([(pictures[index % len(pictures)], scaled[index]) for index in range(TOGETHER)], form)
+
+
+def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
+    size, longest = (max(1, round(side * scale)) for side in (preprocessing.size, preprocessing.max_size))
+    return replace(preprocessing, size=size, max_size=longest)
+
+
+def _case(chosen: Sequence[tuple[Pixels, Preprocessing]], form: Form) -> Case:
+    resized = [resize_image(picture, preprocessing) for picture, preprocessing in chosen]
+    sizes = torch.tensor([image.shape[1:] for image in resized])
+    height, width = form.size or sizes.amax(0).tolist()
+    prepared = [normalised(image, preprocessing) if form.raw else image
+                for image, (_, preprocessing) in zip(resized, chosen, strict=True)]
+    images = torch.zeros(len(chosen), 3, height, width, dtype=prepared[0].dtype)
+    for row, image in zip(images, prepared, strict=True):
+        row[:, :image.shape[1], :image.shape[2]] = image
+    return Case(images, sizes, tuple((picture.shape[0], picture.shape[1]) for picture, _ in chosen))

@@ -1,0 +1,58 @@
+"""A detector as an exported program: PyTorch's own graph, with free or fixed batch and size."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from deformable_detr.export.graph import INPUTS, DetectorGraph
+from deformable_detr.export.metadata import Form
+from deformable_detr.export.same_padding import with_short_sizes
+from deformable_detr.model.folding import fold_batch_norm
+from deformable_detr.model.network import Network
+from deformable_detr.ops import use_backend
+from deformable_detr.preprocessing import Preprocessing
+
+BACKENDS = {"gridsample": "reference", "gather": "gather"}
+EXAMPLE_BATCH = 2               # one would be taken for a constant
+EXAMPLE_SIZE = (288, 352)       # different, since equal sides would be taken for one; several pixels on each level
+
+
+def detector_graph(model: Network, preprocessing: Preprocessing, form: Form) -> DetectorGraph:
+    """What is exported: a copy of the model on the CPU in float32, its batch norms folded into the convolutions."""
+    model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    model.backbone.net = fold_batch_norm(model.backbone.net).to(memory_format=torch.contiguous_format)
+    with_short_sizes(model.backbone.net)
+    return DetectorGraph(model, preprocessing, form.top_k, form.raw).eval()
+
+
+@torch.no_grad()
+def export_program(graph: DetectorGraph, form: Form) -> ExportedProgram:
+    """The graph with the deformable attention written as `form.op` says."""
+    height, width = form.size or EXAMPLE_SIZE
+    batch = form.batch or EXAMPLE_BATCH
+    images = torch.zeros(batch, 3, height, width, dtype=torch.float32 if form.raw else torch.uint8)
+    sizes = torch.tensor([[height, width]]).expand(batch, 2).contiguous()
+    with use_backend(BACKENDS[form.op]), _shapes_stay_as_they_are():
+        return torch.export.export(graph, (images, sizes), dynamic_shapes=_free_dimensions(form))
+
+
+def _free_dimensions(form: Form) -> dict[str, dict[int, Any]]:
+    """PyTorch finds out by itself from which size on they are free: the coarsest level has more than one pixel."""
+    batch = {} if form.batch else {0: Dim.DYNAMIC}
+    sides = {} if form.size else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    return dict(zip(INPUTS, ({**batch, **sides}, batch), strict=True))
+
+
+@contextmanager
+def _shapes_stay_as_they_are() -> Iterator[None]:
+    """Without simplifying each quotient of shapes, for which PyTorch asks SymPy.
+
+    Where a dimension is the sum over the levels, that takes from ten minutes to hours, and changes no number.
+    """
+    with patch("sympy.simplify", lambda expression, **_: expression):
+        yield

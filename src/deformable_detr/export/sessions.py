@@ -1,0 +1,160 @@
+"""An exported file in its runtime: arrays in, arrays by their names out. The only place that knows a runtime."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from deformable_detr.export.graph import INPUTS
+from deformable_detr.export.metadata import ENTRY
+from deformable_detr.text import quoted
+
+EXTRA = "expected the extra `export`: pip install 'deformable-detr[export]'"
+SUFFIXES: dict[str, "Target"] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+Target = Literal["onnx", "openvino", "torch"]
+Arrays = Mapping[str, np.ndarray]
+
+
+class ExportError(ValueError):
+    """A file that cannot be exported, loaded or trusted; one line, which names the file."""
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded file."""
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
+        """The outputs for images (B, 3, H, W) and their (height, width) before padding, (B, 2)."""
+        ...
+
+    @property
+    def metadata(self) -> str | None:
+        """The file's own entry, if it has one."""
+        ...
+
+
+class OnnxSession:
+    """ONNX Runtime, on `device`: "auto", "cpu", "cuda", or one of its execution providers by name."""
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        onnxruntime = import_runtime("onnxruntime")
+        provider = self._provider(device, onnxruntime.get_available_providers())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3      # errors, which are raised anyway
+        content = path.read_bytes()     # from memory, where a file cannot name others that hold its weights
+        with _one_error(path):
+            self._session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._path = path
+
+    @staticmethod
+    def _provider(device: str, available: list[str]) -> str:
+        if device == "auto":
+            device = "cuda" if ONNX_PROVIDERS["cuda"] in available and torch.cuda.is_available() else "cpu"
+        provider = ONNX_PROVIDERS.get(device, device)
+        if provider not in available:
+            raise ValueError(f"device: expected auto, cpu or one of {', '.join(available)}, got {quoted(device)}")
+        return provider
+
+    @property
+    def metadata(self) -> str | None:
+        return self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
+        inputs = dict(zip(INPUTS, (images, sizes), strict=True))
+        with _one_error(self._path):
+            return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+
+
+class OpenvinoSession:
+    """OpenVINO, on `device`: "auto" (its CPU), "cpu", or one of its devices by name, and in `precision`.
+
+    Left to itself OpenVINO computes in half precision where the processor is faster in it; "auto" allows that.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", precision: str = "fp32") -> None:
+        openvino = import_runtime("openvino")
+        core = openvino.Core()
+        chosen = "CPU" if device in ("auto", "cpu") else device
+        if chosen.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
+            raise ValueError(f"device: expected auto or one of {', '.join(core.available_devices)}, "
+                             f"got {quoted(device)}")
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision != "auto":
+            settings["INFERENCE_PRECISION_HINT"] = OPENVINO_PRECISIONS[precision]
+        if chosen == "CPU":
+            settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+        with _one_error(path):
+            self._path, self._model = path, core.read_model(path)
+            self._compiled = core.compile_model(self._model, chosen, settings)
+
+    @property
+    def metadata(self) -> str | None:
+        return self._model.get_rt_info(ENTRY).astype(str) if self._model.has_rt_info(ENTRY) else None
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
+        with _one_error(self._path):
+            found = self._compiled(dict(zip(INPUTS, (images, sizes), strict=True)))
+            return {port.get_any_name(): values for port, values in found.items()}
+
+
+class TorchSession:
+    """A program of torch.export, for the proof alone: its archive may hold pickles, so nobody else's is loaded."""
+
+    def __init__(self, path: Path, outputs: list[str]) -> None:
+        self._extra = {ENTRY: ""}
+        self._module: Any = torch.export.load(path, extra_files=self._extra).module()
+        self._outputs = outputs
+
+    @property
+    def metadata(self) -> str | None:
+        return self._extra[ENTRY] or None
+
+    @torch.no_grad()
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
+        found = self._module(torch.from_numpy(images), torch.from_numpy(sizes))
+        return {name: values.numpy() for name, values in zip(self._outputs, found, strict=True)}
+
+
+def open_session(path: Path, device: str = "auto", precision: str = "fp32") -> Session:
+    """The file of somebody, by its suffix. Raises ExportError, or ValueError for the device and the precision."""
+    if not path.is_file():
+        raise ExportError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind == "openvino":
+        return OpenvinoSession(path, device, precision)
+    if kind == "onnx":
+        if precision not in ("fp32", "auto"):
+            raise ValueError(f"precision: expected fp32 or auto, since an ONNX file is run in the precision it was "
+                             f"exported in, got {quoted(precision)}")
+        return OnnxSession(path, device)
+    raise ExportError(f"{path}: expected a file that ends in .onnx or .xml")
+
+
+def import_runtime(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ImportError:
+        raise ExportError(f"{name} is not installed; {EXTRA}") from None
+
+
+@contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """ExportError for whatever a runtime raises: the exceptions of ONNX Runtime have no base of their own."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{path}: its runtime refuses it ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
