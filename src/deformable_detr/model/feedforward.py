@@ -42,8 +42,8 @@ def by_slices(function: Callable[..., Tensor], *tokens: Float[Tensor, "B N _"]) 
     The values in between are then in the cache, and in memory that was just freed: new memory takes the system longer
     than a layer norm.
     """
-    num_tokens = tokens[0].shape[1]
-    if torch.is_grad_enabled() or tokens[0].device.type != "cpu" or torch.compiler.is_compiling() or num_tokens <= SLICE:
+    on_cpu = tokens[0].device.type == "cpu" and not torch.compiler.is_compiling()
+    if torch.is_grad_enabled() or not on_cpu or tokens[0].shape[1] <= SLICE:
         return function(*tokens)
     slices = zip(*(each.split(SLICE, dim=1) for each in tokens), strict=True)
     return torch.cat([function(*each) for each in slices], dim=1)
