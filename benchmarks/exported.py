@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 16   # later ones may sample by GridSample-20, which some runtimes read otherwise
+HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class Outputs(nn.Module):
@@ -24,14 +25,15 @@ class Outputs(nn.Module):
         return found.logits, found.pred_boxes
 
 
-def looking_with_openvino(model: Any, image: Tensor) -> Callable[[], tuple[Tensor, Tensor]] | None:
-    """The model on this image, in float32 and with torch's number of threads; None without OpenVINO."""
+def looking_with_openvino(model: Any, image: Tensor,
+                          precision: str = "fp32") -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """The model, exported in float32, on this image with torch's number of threads; None without OpenVINO."""
     try:
         import openvino
     except ImportError:
         return None
     inputs = image[None], torch.ones(1, *image.shape[1:], dtype=torch.long)
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")   # tracing says what it takes for constant, which here it is
         file = Path(folder, "model.onnx")

@@ -36,18 +36,20 @@ def timed(cases: dict[str, Callable[[], object]], repeats: int, device: str = "c
 
 def run_cases(description: str | None, build: Callable[..., dict[str, Callable[[], object]]],
               compare: Callable[[dict[str, Any]], None], title: str, presets: Sequence[str] = (),
-              then: Callable[[str | None, int], None] | None = None) -> None:
-    """The command line of a benchmark: compare the cases' results, time them, print a table; one of them is "floor".
+              then: Callable[[str | None, int], None] | None = None, precisions: Sequence[str] = ()) -> None:
+    """The command line of a benchmark: compare the cases' results, time them, print a table; one may be the "floor".
 
-    `build` makes the cases, of one of the `presets`, if there are any. The peak of each case is measured in a process
-    of its own, which runs the same file with `--peak`. `then` is called last, with the preset and the repeats.
+    `build` makes the cases, of one of the `presets` and in one of the `precisions`, if there are any. The peak of each
+    case is measured in a process of its own, which runs the same file with `--peak`. `then` is called last, with the
+    preset and the repeats, for float32 alone.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak", metavar="CASE", help="only print the MiB that this case adds")
     parser.add_argument("--preset", choices=presets or None, default=next(iter(presets), None))
+    parser.add_argument("--precision", choices=precisions or None, default=next(iter(precisions), None))
     options = parser.parse_args()
-    cases = build(options.preset) if presets else build()
+    cases = build(*filter(None, (options.preset, options.precision)))
     if options.peak:
         cases[options.peak]()
         print(added_peak(cases[options.peak]))
@@ -55,19 +57,22 @@ def run_cases(description: str | None, build: Callable[..., dict[str, Callable[[
     compare({name: case() for name, case in cases.items()})
     times = timed(cases, options.repeats, in_sequence=True)
     what = f"{options.preset}, {title}" if presets else title
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {what}, float32\n")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {what}, {options.precision or 'fp32'}\n")
     print("| | ms: median (minimum) | times ours | MiB added at the peak |\n|---|---|---|---|")
     for name, each in times.items():
-        peak = "" if name == "floor" else f"{_peak_of(name, options.preset):.0f}"
+        peak = "" if name == "floor" else f"{_peak_of(name, options):.0f}"
         print(f"| {name} | {cell(each, times['deformable_detr'])} | {peak} |", flush=True)
-    ratio = statistics.median(times["deformable_detr"]) / statistics.median(times["floor"])
-    print(f"\nours is {ratio:.2f} times the floor")
-    if then is not None:
+    if "floor" in times:
+        ratio = statistics.median(times["deformable_detr"]) / statistics.median(times["floor"])
+        print(f"\nours is {ratio:.2f} times the floor")
+    if then is not None and options.precision == "fp32":
         then(options.preset, options.repeats)
 
 
-def _peak_of(case: str, preset: str | None) -> float:
-    flags = ["--peak", case, *(["--preset", preset] if preset else [])]
+def _peak_of(case: str, options: argparse.Namespace) -> float:
+    flags = ["--peak", case]
+    for name in ("preset", "precision"):
+        flags += [f"--{name}", getattr(options, name)] if getattr(options, name) else []
     output = subprocess.run([sys.executable, sys.argv[0], *flags], check=True, capture_output=True, text=True)
     return float(output.stdout.split()[-1])
 
@@ -75,7 +80,7 @@ def _peak_of(case: str, preset: str | None) -> float:
 def cell(times: list[float], ours: list[float]) -> str:
     """Median, minimum, and the ratio of medians, for a table."""
     median = statistics.median(times)
-    return f"{median:.1f} ({min(times):.1f}) | {median / statistics.median(ours):.1f}"
+    return f"{median:.1f} ({min(times):.1f}) | {median / statistics.median(ours):.2f}"
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -48,8 +48,9 @@ class DeformableAttention(nn.Module):
 
     def values(self, memory: Pyramid) -> Float[Tensor, "B N M D"]:
         """What is sampled: the projected tokens, zero at padding."""
-        # Masked after the projection: its bias would fill the padding.
-        value = self.value_projection(memory.tokens).masked_fill(memory.padding[..., None], 0)
+        value = self.value_projection(memory.tokens)
+        if memory.is_padded:    # masked after the projection: its bias would fill the padding
+            value = value.masked_fill(memory.padding[..., None], 0)
         return value.unflatten(-1, (self.num_heads, -1))
 
     def sampling(self, query: Float[Tensor, "B Q C"]) -> tuple[Float[Tensor, "B Q M LP2"], Float[Tensor, "B Q M LP"]]:

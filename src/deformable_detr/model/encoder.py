@@ -5,7 +5,7 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deformable_detr.model.feedforward import FeedForward, mlp
+from deformable_detr.model.feedforward import FeedForward, by_slices, mlp
 from deformable_detr.model.places import scaled
 from deformable_detr.model.pyramid import token_centres
 from deformable_detr.structures import Place, Pyramid
@@ -23,7 +23,11 @@ class EncoderLayer(nn.Module):
 
     def forward(self, memory: Pyramid, place: Place) -> Float[Tensor, "B N C"]:
         attended = self.attention(memory.tokens, place, memory)
-        return self.feed_forward(self.attention_norm(memory.tokens + self.dropout(attended)))
+        return by_slices(self.add, memory.tokens, attended)
+
+    def add(self, tokens: Float[Tensor, "B N C"], attended: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+        """The tokens with what they attended to, through the feed-forward network."""
+        return self.feed_forward(self.attention_norm(tokens + self.dropout(attended)))
 
 
 class GivenPosition(nn.Module):

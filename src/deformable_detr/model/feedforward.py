@@ -1,9 +1,13 @@
 """Linear layers: the feed-forward network after each attention, and small networks of a few of them."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+SLICE = 2048    # tokens whose hidden values stay in the cache of a CPU
 
 
 class FeedForward(nn.Module):
@@ -30,3 +34,16 @@ def mlp(*widths: int) -> nn.Sequential:
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def by_slices(function: Callable[..., Tensor], *tokens: Float[Tensor, "B N _"]) -> Float[Tensor, "B N _"]:
+    """`function(*tokens)`, which treats each token by itself: on a CPU, and without gradients, for some at a time.
+
+    The values in between are then in the cache, and in memory that was just freed: new memory takes the system longer
+    than a layer norm.
+    """
+    on_cpu = tokens[0].device.type == "cpu" and not torch.compiler.is_compiling()
+    if torch.is_grad_enabled() or not on_cpu or tokens[0].shape[1] <= SLICE:
+        return function(*tokens)
+    slices = zip(*(each.split(SLICE, dim=1) for each in tokens), strict=True)
+    return torch.cat([function(*each) for each in slices], dim=1)
