@@ -51,6 +51,7 @@ def run_side_by_side(programs: Sequence[Sequence[str]], environments: Sequence[M
 def _become(program: list[str], environment: dict[str, str], threads: int | None, log: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+    multiprocessing.set_start_method(None, force=True)      # the program's own processes start as they do elsewhere
     os.environ.update(environment)
     if threads is not None:
         torch.set_num_threads(threads)
