@@ -17,6 +17,8 @@ from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
 from helpers.programs import run_program
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Train = Callable[..., int]
 Flags = list[str]
 
