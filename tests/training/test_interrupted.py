@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from deformable_detr.cli import main
 from deformable_detr.papers import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
@@ -17,6 +16,8 @@ from deformable_detr.training.run_folder import GROUPS, RunError, RunFolder
 from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
 from helpers.programs import run_program
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 Train = Callable[..., int]
 Flags = list[str]
@@ -75,10 +76,10 @@ def test_each_paper_learns_and_continues_bit_for_bit(preset: str, train_flags: C
         return train_flags("--preset", preset, "--epochs", 3, "--batch-size", 1, "--dropout", 0.1, "--save-steps", 2,
                            "--learning-rate", 1e-3, "--backbone-learning-rate", 1e-3, "--out", out, *more)
 
-    assert main(flags(whole)) == 0
+    undisturbed(flags(whole))
     result = disturbed("kill", 0, flags(parts))
     assert result.returncode == -9, result.stderr
-    assert main(flags(parts, "--resume")) == 0
+    undisturbed(flags(parts, "--resume"))
     assert_same_ending(whole, parts)
     losses = [float(row["loss"]) for row in RunFolder(whole).rows()]
     assert losses[-1] < losses[0], losses

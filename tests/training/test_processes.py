@@ -117,7 +117,8 @@ def test_evaluation_on_two_processes_counts_every_image_once(tmp_path: Path) -> 
 
     def flags(out: Path) -> Flags:
         return ["train", str(data), "--preset=two-stage", "--weights", "demo", "--epochs=1", "--learning-rate=0",
-                "--batch-size=1", "--backbone-learning-rate=0", "--num-workers=0", f"--out={out}"]
+                "--batch-size=1", "--backbone-learning-rate=0", "--size=256", "--max-size=400", "--num-workers=0",
+                f"--out={out}"]
 
     one, two = tmp_path / "one", tmp_path / "two"
     assert_ended_well([alone("record", tmp_path / "one.st", flags(one))])
