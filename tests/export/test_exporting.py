@@ -152,7 +152,7 @@ def test_forms_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     (["--size", "48"], "--size: expected HEIGHTxWIDTH in pixels, such as 480x640, got '48'"),
     (["--size", "axb"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "1x2x3"], "--size: expected HEIGHTxWIDTH"),
-    (["--size", "-1x5"], "--size: expected HEIGHTxWIDTH"),
+    (["--size=-1x5"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "999999x5"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "0x10"], "size: expected (height, width) of 1 to 8192 pixels, got (0, 10)"),
     (["--batch", "0"], "batch: expected a whole number of at least 1, got 0"),
