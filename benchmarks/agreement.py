@@ -55,13 +55,13 @@ class Row:
     def __str__(self) -> str:
         logits, pixels, scores = (f"{getattr(self.difference, name):.1e}" for name in ("logits", "pixels", "scores"))
         verdict = "yes" if self.difference.is_within(Limits()) else "NO"
-        return " | ".join(["", self.preset, self.op, self.shape, self.runtime, str(self.batches), logits, pixels, scores,
-                           verdict, ""]).strip()
+        cells = (self.preset, self.op, self.shape, self.runtime, str(self.batches), logits, pixels, scores, verdict)
+        return f"| {' | '.join(cells)} |"
 
 
 def chosen_images(folder: Path, count: int) -> list[Pixels]:
     """Images spread evenly over the shapes in the folder, from the narrowest to the widest."""
-    images = sorted((read_image(path) for path in find_images(folder)), key=lambda image: image.shape[1] / image.shape[0])
+    images = sorted(map(read_image, find_images(folder)), key=lambda image: image.shape[1] / image.shape[0])
     return [images[place] for place in np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
@@ -128,7 +128,7 @@ def main() -> None:
         try:
             for row in rows(name, model, info, op, shape, arguments.runtimes, images):
                 print(row, flush=True)
-        except Exception as error:  # noqa: BLE001  (the other rows are worth having)
+        except Exception as error:     # the other rows are worth having
             print(f"{name} | {op} | {shape} | {type(error).__name__}: {' '.join(str(error).split())[:500]}", flush=True)
 
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from deformable_detr import cli
 from helpers.export_files import noise
 from helpers.written_data import WriteData
-from PIL import Image
 
 Captured = pytest.CaptureFixture[str]
 FILES = ("free.onnx", "free.xml")

@@ -18,6 +18,7 @@ from helpers.export_files import noise
 
 Captured = pytest.CaptureFixture[str]
 Plant = Callable[[Path], None]
+BIAS = np.log(0.01 / 0.99)      # of every class at the start
 PICTURES = [noise(60, 45), noise(40, 80)]
 
 
@@ -45,7 +46,7 @@ def faulty(exported_files: Path, tmp_path: Path) -> Path:
     """The exported model with one wrong constant: the bias of a class."""
     model = onnx.load(exported_files / "free.onnx")
     biases = [weight for weight in model.graph.initializer
-              if tuple(weight.dims) == (3,) and np.allclose(numpy_helper.to_array(weight), np.log(0.01 / 0.99), atol=1e-3)]
+              if tuple(weight.dims) == (3,) and np.allclose(numpy_helper.to_array(weight), BIAS, atol=1e-3)]
     for bias in biases:
         values = numpy_helper.to_array(bias) + np.array([0, 0.01, 0], np.float32)
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
@@ -114,7 +115,7 @@ def test_answers_that_are_not_finite_are_a_fault(detector: Detector, written: Pl
 def test_metadata_that_cannot_be_read_back_are_a_fault(detector: Detector, written: Plant, exported_files: Path,
                                                        tmp_path: Path) -> None:
     written(exported_files / "detr.onnx")
-    with pytest.raises(ExportError, match="model.onnx: the metadata cannot be read back"):
+    with pytest.raises(ExportError, match=r"model\.onnx: the metadata cannot be read back"):
         detector.export(tmp_path / "model.onnx", pictures=PICTURES)
     assert not (tmp_path / "model.onnx").exists()
 
@@ -136,7 +137,6 @@ def test_nothing_to_compare_on(detector: Detector, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"op": "magic"}, "op: expected one of gridsample, gather, got 'magic'"),
     ({"batch": 0}, "batch: expected a whole number of at least 1, got 0"),
     ({"size": (0, 10)}, r"size: expected \(height, width\) of 1 to 8192 pixels, got \(0, 10\)"),
     ({"top_k": 0}, "top_k: expected a whole number of at least 1, got 0"),
@@ -152,7 +152,7 @@ def test_forms_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     (["--size", "48"], "--size: expected HEIGHTxWIDTH in pixels, such as 480x640, got '48'"),
     (["--size", "axb"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "1x2x3"], "--size: expected HEIGHTxWIDTH"),
-    (["--size", "-1x5"], "--size: expected HEIGHTxWIDTH"),
+    (["--size=-1x5"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "999999x5"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "0x10"], "size: expected (height, width) of 1 to 8192 pixels, got (0, 10)"),
     (["--batch", "0"], "batch: expected a whole number of at least 1, got 0"),

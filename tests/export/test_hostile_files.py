@@ -90,7 +90,7 @@ def without_boxes(path: Path) -> None:
     (noise, "its runtime refuses it"),
     (empty, "its runtime refuses it"),
     (external, "its runtime refuses it"),
-    (other_size, r"input 'images': expected shape \(1, 3, 480, 640\), as its metadata says, got \(None, 3, None, None\)"),
+    (other_size, r"input 'images': expected shape \(1, 3, 480, 640\), as its metadata says, got \(None, 3, None"),
     (other_classes, r"output 'logits': expected shape \(batch, queries, 5\), as its metadata says, got"),
     (without_boxes, r"output 'pred_boxes': expected shape \(batch, queries, 4\)"),
 ])
@@ -130,9 +130,9 @@ def test_a_program_of_torch_is_refused(tmp_path: Path) -> None:
 
 def test_devices_and_precisions_that_are_not_there(exported_files: Path) -> None:
     for name in ("free.onnx", "free.xml"):
-        with pytest.raises(ValueError, match="device: expected auto.* got 'abacus'"):
+        with pytest.raises(ValueError, match=r"device: expected auto.* got 'abacus'"):
             Detector(exported_files / name, "abacus")
         with pytest.raises(ValueError, match=r"compile: expected False for .*, which its own runtime compiles"):
             Detector(exported_files / name, compile=True)
-    with pytest.raises(ValueError, match="precision: expected fp32 or auto.* got 'bf16'"):
+    with pytest.raises(ValueError, match=r"precision: expected fp32 or auto.* got 'bf16'"):
         Detector(exported_files / "free.onnx", "cpu", precision="bf16")

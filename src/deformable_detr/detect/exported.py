@@ -43,7 +43,8 @@ class ExportedRuntime:
     def _check_declared(self) -> None:
         """What the file declares has to fit its metadata, so that it is refused before the first image."""
         form, declared = self.form, self._session.shapes
-        for name, expected in zip(INPUTS, ((form.batch, 3, *(form.size or (None, None))), (form.batch, 2)), strict=True):
+        shapes = (form.batch, 3, *(form.size or (None, None))), (form.batch, 2)
+        for name, expected in zip(INPUTS, shapes, strict=True):
             if declared.get(name) != expected:
                 raise ExportError(f"{self.path}: input {name!r}: expected shape {expected}, as its metadata says, "
                                   f"got {quoted(declared.get(name))}")

@@ -15,7 +15,7 @@ from deformable_detr.structures import ImageSize
 SCALES = (1.0, 0.75, 0.5)       # of the preprocessing's size
 TOGETHER = 3                    # images of unequal sizes in one batch
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]      # of several heights and widths
 
 
 @dataclass(frozen=True)

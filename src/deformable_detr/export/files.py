@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from deformable_detr.export.graph import INPUTS
 from deformable_detr.export.metadata import ENTRY
+from deformable_detr.export.program import short_work_with_shapes
 from deformable_detr.export.sessions import import_runtime
 
 OPSET = 20      # GridSample of images that are not square, with "linear" for bilinear
@@ -23,7 +24,7 @@ AXES = {"images": ("batch", None, "height", "width"), "sizes": ("batch", None)}
 def write_onnx(program: ExportedProgram, path: Path, outputs: list[str], metadata: str) -> None:
     """One file, with the weights inside."""
     import_runtime("onnxscript")
-    with _quiet():
+    with _quiet(), short_work_with_shapes():
         exported: Any = torch.onnx.export(program, dynamo=True, input_names=list(INPUTS), output_names=outputs,
                                           opset_version=OPSET, optimize=False, verbose=False)
         _tidy(exported.model)

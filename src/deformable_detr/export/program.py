@@ -3,11 +3,13 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.sym_node import SymNode
 
 from deformable_detr.export.graph import INPUTS, DetectorGraph
 from deformable_detr.export.metadata import Form
@@ -47,7 +49,7 @@ def export_program(graph: DetectorGraph, form: Form) -> ExportedProgram:
     batch = form.batch or EXAMPLE_BATCH
     images = torch.zeros(batch, 3, height, width, dtype=torch.float32 if form.raw else torch.uint8)
     sizes = torch.tensor([[height, width]]).expand(batch, 2).contiguous()
-    with use_backend(BACKENDS[form.op]), _shapes_stay_as_they_are():
+    with use_backend(BACKENDS[form.op]), short_work_with_shapes():
         return torch.export.export(graph, (images, sizes), dynamic_shapes=_free_dimensions(form))
 
 
@@ -59,10 +61,13 @@ def _free_dimensions(form: Form) -> dict[str, dict[int, Any]]:
 
 
 @contextmanager
-def _shapes_stay_as_they_are() -> Iterator[None]:
-    """Without simplifying each quotient of shapes, for which PyTorch asks SymPy.
+def short_work_with_shapes() -> Iterator[None]:
+    """Without simplifying each quotient of shapes, and with each formula turned into text once.
 
-    Where a dimension is the sum over the levels, that takes from ten minutes to hours, and changes no number.
+    Where a dimension is the sum over the levels, SymPy needs from ten minutes to hours for the one, and half of the
+    rest of an export for the other. Neither changes a number.
     """
-    with patch("sympy.simplify", lambda expression, **_: expression):
+    written = cache(str)
+    with patch("sympy.simplify", lambda expression, **_: expression), \
+            patch.object(SymNode, "str", lambda node: written(node.expr)):
         yield

@@ -1,5 +1,6 @@
 """An exported file in its runtime: arrays in, arrays by their names out. The only place that knows a runtime."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +60,10 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3      # errors, which are raised anyway
-        content = path.read_bytes()     # from memory, where a file cannot name others that hold its weights
-        with _one_error(path):
-            self._session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        with _one_error(path), tempfile.TemporaryDirectory(prefix="deformable-detr-") as nothing:
+            # From memory, beside an empty folder: a file of a stranger must not name others that hold its weights.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", nothing)
+            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[provider])
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._path = path
 
