@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
-from deformable_detr.export.cases import Pixels
 from deformable_detr.export.graph import INPUTS
 from deformable_detr.export.sessions import ExportError, import_runtime
 
@@ -35,7 +35,7 @@ Inputs = dict[str, np.ndarray]
 class Trial:
     """What int8 is calibrated on, and what it may cost."""
 
-    pictures: Iterable[Pixels]          # of the kind that the detector will see
+    pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]]      # of the kind that the detector will see
     count: Callable[[Path | None], float]       # the AP, in [0, 1], of a file; of the model in float32 for None
     max_ap_loss: float = 0.005
 
