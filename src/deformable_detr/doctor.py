@@ -13,7 +13,7 @@ from deformable_detr import __version__, ops
 from deformable_detr.weights.sources import packaged_weights
 
 PACKAGES = ("torch", "torchvision", "timm", "numba", "triton", "numpy", "pillow", "safetensors", "accelerate",
-            "faster-coco-eval")
+            "faster-coco-eval", "onnxruntime", "openvino")
 LEVEL_SHAPES = ((7, 5), (4, 3), (1, 1))   # odd, not square: mixed-up axes show
 CHANNELS, POINTS = 32, 4                  # as in the published model, so that its kernels are compiled and no others
 INPUTS = ("value", "locations", "weights")
