@@ -35,7 +35,8 @@ def test_detect(exported_files: Path, folder: Path, capsys: Captured, name: str)
 
 @pytest.mark.parametrize("name", FILES)
 def test_eval(exported_files: Path, write_data: WriteData, capsys: Captured, name: str) -> None:
-    data = str(write_data("train", categories=[{"id": 20, "name": "cat"}, {"id": 5, "name": "dog"}]))
+    data = str(write_data("train", categories=[{"id": 20, "name": "cat"}, {"id": 5, "name": "dog"},
+                                                {"id": 9, "name": "猫"}]))
     right, found = (printed(capsys, "eval", data, "--weights", str(exported_files / file))
                     for file in ("tiny.safetensors", name))
     assert found.keys() == right.keys()

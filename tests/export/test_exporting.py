@@ -41,13 +41,16 @@ def written(exported_files: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
     return take
 
 
+def class_biases(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return [weight for weight in model.graph.initializer
+            if tuple(weight.dims) == (3,) and np.allclose(numpy_helper.to_array(weight), BIAS, atol=1e-3)]
+
+
 @pytest.fixture
 def faulty(exported_files: Path, tmp_path: Path) -> Path:
     """The exported model with one wrong constant: the bias of a class."""
     model = onnx.load(exported_files / "free.onnx")
-    biases = [weight for weight in model.graph.initializer
-              if tuple(weight.dims) == (3,) and np.allclose(numpy_helper.to_array(weight), BIAS, atol=1e-3)]
-    for bias in biases:
+    for bias in class_biases(model):
         values = numpy_helper.to_array(bias) + np.array([0, 0.01, 0], np.float32)
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
     path = tmp_path / "faulty" / "model.onnx"
@@ -99,12 +102,11 @@ def test_a_planted_fault_is_caught(detector: Detector, written: Plant, faulty: P
     assert path.read_bytes() == b"former"
 
 
-def test_answers_that_are_not_finite_are_a_fault(detector: Detector, written: Plant, faulty: Path,
+def test_answers_that_are_not_finite_are_a_fault(detector: Detector, written: Plant, exported_files: Path,
                                                  tmp_path: Path) -> None:
-    model = onnx.load(faulty)
-    for weight in model.graph.initializer:
-        if tuple(weight.dims) == (3,):
-            weight.CopyFrom(numpy_helper.from_array(np.full(3, np.nan, np.float32), weight.name))
+    model, faulty = onnx.load(exported_files / "free.onnx"), tmp_path / "faulty.onnx"
+    for bias in class_biases(model):
+        bias.CopyFrom(numpy_helper.from_array(np.full(3, np.nan, np.float32), bias.name))
     onnx.save(model, faulty)
     written(faulty)
     with pytest.raises(ExportError, match="logits differ by nan"):
