@@ -1,4 +1,4 @@
-"""Exported files in their runtimes beside PyTorch: `python benchmarks/runtimes.py --files FOLDER [--model multi-scale]`.
+"""Exported files beside PyTorch: `python benchmarks/runtimes.py --files FOLDER [--model multi-scale]`.
 
 The packaged detector on a packaged image, or R50 multi-scale with random weights on the same one at 800 x 1066. Both
 forms of the op are exported into FOLDER, which takes minutes; files that are there already are taken as they are. How
