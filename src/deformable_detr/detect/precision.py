@@ -31,18 +31,25 @@ def lower(model: Network, dtype: torch.dtype) -> None:
     """Let a model compute its heavy products in `dtype`: those over pixels and tokens.
 
     Queries are few, so everything about them stays in float32: references, boxes, scores, and the proposals that they
-    start from. Also in the encoder the softmax and the locations are computed in float32.
+    start from. Also in the encoder the softmax and the locations are computed in float32. So is a backbone with
+    depthwise convolutions: a channel's few weights leave no rounding to average out, which moved boxes three times as
+    far, and their products gain little.
     """
     if dtype == torch.float16 and not _has_fp16(next(model.parameters()).device):
         logger.warning("precision: this processor has no fp16 arithmetic; fp32 is much faster here")
     for part in (model.backbone, model.pyramid, model.encoder):
-        _compute_in(part, dtype)
+        if not _is_depthwise(part):
+            _compute_in(part, dtype)
     _return_float32(model.encoder)
     for module in model.decoder.modules():
         if isinstance(module, DeformableAttention):
             # A projection of every token, and of what the op returns in the type of these.
             _compute_in(module.value_projection, dtype)
             _compute_in(module.output_projection, dtype)
+
+
+def _is_depthwise(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in part.modules())
 
 
 def _compute_in(part: nn.Module, dtype: torch.dtype) -> None:
