@@ -13,14 +13,14 @@ from deformable_detr import __version__, ops
 from deformable_detr.weights.sources import packaged_weights
 
 PACKAGES = ("torch", "torchvision", "timm", "numba", "triton", "numpy", "pillow", "safetensors", "accelerate",
-            "faster-coco-eval")
+            "faster-coco-eval", "onnxruntime", "openvino")
 LEVEL_SHAPES = ((7, 5), (4, 3), (1, 1))   # odd, not square: mixed-up axes show
 CHANNELS, POINTS = 32, 4                  # as in the published model, so that its kernels are compiled and no others
 INPUTS = ("value", "locations", "weights")
 TOLERANCE = 1e-4                          # in float32; outputs reach 4 and gradients 0.6
 HOMES = {"numba": "cpu", "triton": "cuda"}   # the one device that a backend runs on; others run anywhere
-BACKENDS = {"reference": "plain PyTorch, on any device", "numba": "compiled for the CPU",
-            "triton": "compiled for NVIDIA and AMD GPUs"}
+BACKENDS = {"reference": "plain PyTorch, on any device", "gather": "plain PyTorch, for export",
+            "numba": "compiled for the CPU", "triton": "compiled for NVIDIA and AMD GPUs"}
 
 
 def describe_system() -> Iterator[tuple[str, str]]:

@@ -37,7 +37,7 @@ def test_doctor(capsys: Captured) -> None:
     assert cli.main(["doctor"]) == 0
     output = capsys.readouterr().out
     for word in ("deformable-detr", "python", "torch", "numba", "devices", "threads", "op backend",
-                 "demo weights", "numba on cpu"):
+                 "demo weights", "numba on cpu", "onnxruntime", "openvino"):
         assert word in output
     assert "agrees with the definition" in output
 

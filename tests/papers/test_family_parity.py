@@ -4,6 +4,7 @@
 moves the numbers by a fifth of them (the published code in float64).
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,11 @@ class Case:
     targets: list[Target]
 
 
-def case(preset: str) -> Case:
-    meta, arrays = known.load(REFERENCE / f"{preset}.npz")
-    config = ModelConfig.preset(preset, num_queries=meta["num_queries"], dropout=0.0)
+@pytest.fixture(scope="module")
+def given(request: pytest.FixtureRequest) -> Case:
+    """Of one preset, for all tests: whoever trains the model copies it."""
+    meta, arrays = known.load(REFERENCE / f"{request.param}.npz")
+    config = ModelConfig.preset(request.param, num_queries=meta["num_queries"], dropout=0.0)
     model = build_model(config).eval()
     model.load_state_dict(from_official(published_weights(meta), config))
     batch = ImageBatch.from_images([torch.from_numpy(image) for image in known.images(meta)])
@@ -55,15 +58,13 @@ def published_weights(meta: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in known.weights(meta).items()}
 
 
-@pytest.mark.parametrize(("preset", "backend"), CASES)
-def test_outputs_losses_gradients_and_steps(preset: str, backend: str) -> None:
-    given = case(preset)
+@pytest.mark.parametrize(("given", "backend"), CASES, indirect=["given"])
+def test_outputs_losses_and_gradients(given: Case, backend: str) -> None:
+    given.model.zero_grad()
     with ops.use_backend(backend):
         predictions = given.model(given.batch)
         check_outputs(given, predictions)
         check_losses_and_gradients(given, predictions)
-        given.model.zero_grad()
-        check_steps(given)
 
 
 def check_outputs(given: Case, predictions: Predictions) -> None:
@@ -124,24 +125,25 @@ def check_matches(given: Case, predictions: Predictions) -> None:
             first += len(given.targets[image].labels)
 
 
-def check_steps(given: Case) -> None:
+@pytest.mark.parametrize("given", [*DENSE, *DEFORMABLE], indirect=True)
+def test_training_steps(given: Case) -> None:
     published = given.meta["train_steps"]
-    given.model.train()
-    optimizer = build_optimizer(given.model, Recipe(**given.config.recipe))
+    model = deepcopy(given.model).train()
+    optimizer = build_optimizer(model, Recipe(**given.config.recipe))
     assert [len(group["params"]) for group in optimizer.param_groups] == published["num_in_group"]
     assert [group["lr"] for group in optimizer.param_groups] == published["lr"]
     criterion = build_criterion(given.config)
     is_dino = "denoising" in given.meta
     for step, (total, norm) in enumerate(zip(published["total"], published["grad_norm"], strict=True)):
         noise = published_denoising(given, step) if is_dino else None
-        predictions = given.model(given.batch, noise.queries if noise else None)
+        predictions = model(given.batch, noise.queries if noise else None)
         losses = criterion(predictions, given.targets, denoising=noise)
         if noise and step == 0:
             check_denoising(given, predictions, noise)
             check_parts(losses.parts, given.meta["denoising"]["losses"])
         optimizer.zero_grad()
         losses.total.backward()
-        found = torch.nn.utils.clip_grad_norm_(given.model.parameters(), 0.1).item()
+        found = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1).item()
         optimizer.step()
         # After an update DINO's top-k picks other proposals on a rounding.
         loose = is_dino and step > 0
@@ -179,9 +181,8 @@ def check_denoising(given: Case, predictions: Predictions, noise: Denoising) -> 
     torch.testing.assert_close(predictions.logits[-1][..., ::8], arrays["train_logits"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("preset", [*DENSE, *DEFORMABLE])
-def test_parameters_and_names(preset: str) -> None:
-    given = case(preset)
+@pytest.mark.parametrize("given", [*DENSE, *DEFORMABLE], indirect=True)
+def test_parameters_and_names(given: Case) -> None:
     parameters = list(given.model.parameters())
     assert sum(p.numel() for p in parameters) == given.meta["num_parameters"]
     assert sum(p.numel() for p in parameters if p.requires_grad) == given.meta["trainable"]

@@ -10,6 +10,8 @@ import PIL.Image
 import pytest
 
 from deformable_detr.cli import main
+from deformable_detr.report import curves
+from deformable_detr.training import loop, run_report
 from helpers.models import SMALL
 
 SIDE = 64
@@ -36,6 +38,14 @@ def squares(tmp_path: Path) -> Path:
         (folder / f"{split}.json").write_text(json.dumps(content))
     shutil.copytree(folder / "images", folder / "val")      # a training refuses files that are in both splits
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs whose pictures and report nobody looks at: they take half of the time of a training this small."""
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: b"")
+    monkeypatch.setattr(loop, "draw_validation", lambda *_: b"")
+    monkeypatch.setattr(run_report, "report_run", lambda *_: None)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from deformable_detr.training.choices import plan_training
 from deformable_detr.training.start import Start
 from deformable_detr.weights import load
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 BCCD = Path(__file__).parents[1] / "fixtures" / "bccd"
 
 

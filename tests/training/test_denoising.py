@@ -18,6 +18,8 @@ from deformable_detr.training.step import Step
 from deformable_detr.weights import load
 from helpers.models import small_model
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Train = Callable[..., int]
 
 FLAGS = ("--denoising-queries", 12, "--proposal-repeats", 3, "--mixed-queries", "--look-forward-twice")

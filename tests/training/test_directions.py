@@ -9,6 +9,8 @@ from deformable_detr.datasets.sides import direction_names, left_right_names, up
 from deformable_detr.training.class_names import warn_of_mirrored_classes
 from deformable_detr.training.recipe import Flip
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Train = Callable[..., int]
 
 

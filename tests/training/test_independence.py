@@ -10,6 +10,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from deformable_detr.training import Recipe
 from deformable_detr.training.machine import accelerator_for
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Train = Callable[..., int]
 
 

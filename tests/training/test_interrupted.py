@@ -2,14 +2,12 @@
 
 import errno
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from deformable_detr.cli import main
 from deformable_detr.papers import DeformableDETR
 from deformable_detr.structures import ImageBatch, Predictions
 from deformable_detr.training import state
@@ -17,6 +15,9 @@ from deformable_detr.training.machine import reason_to_stop
 from deformable_detr.training.run_folder import GROUPS, RunError, RunFolder
 from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
+from helpers.programs import run_program
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 Train = Callable[..., int]
 Flags = list[str]
@@ -32,7 +33,12 @@ def flags(train_flags: Callable[..., Flags]) -> Callable[..., Flags]:
 
 
 def disturbed(what: str, detail: object, flags: Flags) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(DISTURBED), what, str(detail), *flags], capture_output=True, text=True)
+    return run_program([str(DISTURBED), what, str(detail), *flags])
+
+
+def undisturbed(flags: Flags) -> None:
+    ended = run_program(["-m", "deformable_detr", *flags])
+    assert ended.returncode == 0, ended.stderr
 
 
 def assert_same_ending(first: Path, second: Path) -> None:
@@ -48,14 +54,12 @@ def assert_same_ending(first: Path, second: Path) -> None:
 
 def kill_and_resume(flags: Callable[..., Flags], folder: Path, kills: int, epochs: int) -> None:
     whole, parts = folder / "whole", folder / "parts"
-    subprocess.run([sys.executable, "-m", "deformable_detr", *flags("--out", whole, "--epochs", epochs)],
-                   check=True, capture_output=True)
+    undisturbed(flags("--out", whole, "--epochs", epochs))
     for number in range(kills):
         resume = ["--resume"] if (parts / "state.safetensors").exists() else []
         result = disturbed("kill", number, flags("--out", parts, "--epochs", epochs, *resume))
         assert result.returncode == -9, result.stderr
-    subprocess.run([sys.executable, "-m", "deformable_detr",
-                    *flags("--out", parts, "--epochs", epochs, "--resume")], check=True, capture_output=True)
+    undisturbed(flags("--out", parts, "--epochs", epochs, "--resume"))
     assert_same_ending(whole, parts)
 
 
@@ -72,10 +76,10 @@ def test_each_paper_learns_and_continues_bit_for_bit(preset: str, train_flags: C
         return train_flags("--preset", preset, "--epochs", 3, "--batch-size", 1, "--dropout", 0.1, "--save-steps", 2,
                            "--learning-rate", 1e-3, "--backbone-learning-rate", 1e-3, "--out", out, *more)
 
-    assert main(flags(whole)) == 0
+    undisturbed(flags(whole))
     result = disturbed("kill", 0, flags(parts))
     assert result.returncode == -9, result.stderr
-    assert main(flags(parts, "--resume")) == 0
+    undisturbed(flags(parts, "--resume"))
     assert_same_ending(whole, parts)
     losses = [float(row["loss"]) for row in RunFolder(whole).rows()]
     assert losses[-1] < losses[0], losses
@@ -96,10 +100,8 @@ def test_a_full_disk_loses_nothing(flags: Callable[..., Flags], train: Train, tm
     status = read_state(parts / "state.safetensors").status
     assert (status.epoch, status.step) == (0, 2)
     assert not list(parts.glob(".*"))
-    subprocess.run([sys.executable, "-m", "deformable_detr", *flags("--out", parts, "--epochs", 1, "--resume")],
-                   check=True, capture_output=True)
-    subprocess.run([sys.executable, "-m", "deformable_detr", *flags("--out", whole, "--epochs", 1)],
-                   check=True, capture_output=True)
+    undisturbed(flags("--out", parts, "--epochs", 1, "--resume"))
+    undisturbed(flags("--out", whole, "--epochs", 1))
     assert_same_ending(whole, parts)
 
 

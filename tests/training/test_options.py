@@ -16,6 +16,8 @@ from deformable_detr.training.state import read_state
 from deformable_detr.weights import load
 from helpers.models import small_model
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Train = Callable[..., int]
 
 

@@ -1,11 +1,9 @@
 """Several processes on one machine, which talk by gloo, and two agents of torchrun that stand for two machines."""
 
 import csv
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,9 @@ from safetensors.torch import load_file
 
 import deformable_detr
 from deformable_detr.training.run_lock import run_lock
+from helpers.programs import run_side_by_side
 
+Ended = subprocess.CompletedProcess[str]
 Flags = list[str]
 
 DISTURBED = Path(__file__).parent / "disturbed.py"
@@ -30,31 +30,22 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_together(commands: list[list[str]], environments: list[dict[str, str]]) -> list[tuple[int, str]]:
-    """Exit code and standard error of processes that run side by side, one thread each."""
-    processes = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-                 for command, environment in zip(commands, environments, strict=True)]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
-
-
-def ranks(count: int, what: str, detail: object, flags: Flags) -> list[tuple[int, str]]:
-    """`disturbed.py` in `count` processes of one training."""
+def ranks(count: int, what: str, detail: object, flags: Flags) -> list[Ended]:
+    """`disturbed.py` in `count` processes of one training, one thread each."""
     port = free_port()
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
               "MASTER_PORT": str(port)}
     environments = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(count)]
-    return run_together([[sys.executable, str(DISTURBED), what, str(detail), *flags]] * count, environments)
+    return run_side_by_side([[str(DISTURBED), what, str(detail), *flags]] * count, environments, threads=1)
 
 
-def alone(what: str, detail: object, flags: Flags) -> tuple[int, str]:
-    return run_together([[sys.executable, str(DISTURBED), what, str(detail), *flags]], [{}])[0]
+def alone(what: str, detail: object, flags: Flags) -> Ended:
+    return run_side_by_side([[str(DISTURBED), what, str(detail), *flags]], [{}], threads=1)[0]
 
 
-def assert_ended_well(results: list[tuple[int, str]]) -> None:
-    for code, error in results:
-        assert code == 0, error
+def assert_ended_well(results: list[Ended]) -> None:
+    for ended in results:
+        assert ended.returncode == 0, ended.stderr
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -126,7 +117,8 @@ def test_evaluation_on_two_processes_counts_every_image_once(tmp_path: Path) -> 
 
     def flags(out: Path) -> Flags:
         return ["train", str(data), "--preset=two-stage", "--weights", "demo", "--epochs=1", "--learning-rate=0",
-                "--batch-size=1", "--backbone-learning-rate=0", "--num-workers=0", f"--out={out}"]
+                "--batch-size=1", "--backbone-learning-rate=0", "--size=256", "--max-size=400", "--num-workers=0",
+                f"--out={out}"]
 
     one, two = tmp_path / "one", tmp_path / "two"
     assert_ended_well([alone("record", tmp_path / "one.st", flags(one))])
@@ -156,44 +148,44 @@ def test_two_machines_do_what_one_does(flags: Callable[..., Flags], tmp_path: Pa
     port = free_port()
 
     def torchrun(node: int, what: str, detail: object, flags: Flags) -> list[str]:
-        return [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+        return ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
                 "--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", str(port),
                 str(DISTURBED), what, str(detail), *flags]
 
     assert_ended_well([alone("record", tmp_path / "one.st", flags("--out", one, "--batch-size", 4))])
     commands = [torchrun(node, "record", tmp_path / "two.st", flags("--out", two, "--batch-size", 2))
                 for node in range(2)]
-    assert_ended_well(run_together(commands, [{}, {}]))
+    assert_ended_well(run_side_by_side(commands, [{}, {}], threads=1))
     assert_same_course(tmp_path / "one.st", tmp_path / "two.st")
 
 
 def test_a_nan_in_one_process_stops_all_with_its_name(flags: Callable[..., Flags], tmp_path: Path) -> None:
     results = ranks(2, "poison", "2.png", flags("--out", tmp_path / "run", "--batch-size", 1))
-    for code, error in results:
-        assert code == 1
-        assert "2.png" in error
-        assert "Traceback" not in error
+    for ended in results:
+        assert ended.returncode == 1
+        assert "2.png" in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 def test_a_gradient_that_overflows_in_one_process_stops_all(flags: Callable[..., Flags], tmp_path: Path) -> None:
-    for code, error in ranks(2, "overflow", 1, flags("--out", tmp_path / "run", "--batch-size", 1)):
-        assert code == 1
-        assert "the gradient of a step with the images '" in error
-        assert "Traceback" not in error
+    for ended in ranks(2, "overflow", 1, flags("--out", tmp_path / "run", "--batch-size", 1)):
+        assert ended.returncode == 1
+        assert "the gradient of a step with the images '" in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 def test_all_processes_are_refused_where_another_run_writes(flags: Callable[..., Flags], tmp_path: Path) -> None:
     with run_lock(tmp_path / "run"):
         results = ranks(2, "record", tmp_path / "two.st", flags("--out", tmp_path / "run", "--batch-size", 1))
-    for code, error in results:
-        assert code == 2
-        assert "another process is writing a run into it" in error
+    for ended in results:
+        assert ended.returncode == 2
+        assert "another process is writing a run into it" in ended.stderr
 
 
 def test_a_process_that_dies_ends_the_others(flags: Callable[..., Flags], tmp_path: Path) -> None:
     start = time.monotonic()
-    (code, error), (other, _) = ranks(2, "vanish", 1, flags("--out", tmp_path / "run", "--batch-size", 1))
+    first, second = ranks(2, "vanish", 1, flags("--out", tmp_path / "run", "--batch-size", 1))
     assert time.monotonic() - start < 60
-    assert (code, other) == (1, 9)
-    assert "the processes of this training have lost one another" in error
-    assert "Traceback" not in error
+    assert (first.returncode, second.returncode) == (1, 9)
+    assert "the processes of this training have lost one another" in first.stderr
+    assert "Traceback" not in first.stderr

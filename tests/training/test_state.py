@@ -25,6 +25,8 @@ from deformable_detr.training.tensors import check_training_tensors, load_traini
 from deformable_detr.weights.native import FORMER_NAMES
 from helpers.models import small_model
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Train = Callable[..., int]
 STATUS = RunStatus(epoch=2, step=3, averages=Averages(3, 1.5, {"loss_ce": 0.5}), best_ap=0.25, epochs_since_best=1)
 

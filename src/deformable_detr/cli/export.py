@@ -20,6 +20,7 @@ from deformable_detr.text import printable
 from deformable_detr.weights.sources import DEMO
 
 if TYPE_CHECKING:
+    from deformable_detr.export import Exported
     from deformable_detr.export.sessions import Target
 
 SUFFIXES: "dict[Target, str]" = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -33,7 +34,8 @@ def export(*, weights: str = DEMO, to: To = None,
            out: OptionalPath = None, op: Literal["gridsample", "gather"] = "gridsample",
            size: str | None = None, batch: int | None = None, raw: bool = False, top_k: int = 100,
            pictures: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
-           messages: MessageFlags = USUAL) -> int:
+           precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32", data: OptionalPath = None,
+           max_ap_loss: float = 0.5, messages: MessageFlags = USUAL) -> int:
     """Write a model for ONNX Runtime, OpenVINO or TensorRT, and prove there that it is the same.
 
     The file is run beside PyTorch on real images at two sizes, alone and in batches; the differences are printed.
@@ -60,6 +62,12 @@ def export(*, weights: str = DEMO, to: To = None,
         The number of best detections that the file returns for an image.
     pictures
         Images or folders of images to compare on, by default the packaged ones.
+    precision
+        Of the heavy products. fp16 (also bf16 for .pt2) halves the file. int8 is calibrated on --data.
+    data
+        For int8: the folder of a data set, whose training split is calibrated on and whose validation split counts.
+    max_ap_loss
+        For int8: the points of AP, of 100, that it may cost. A file that loses more is not left behind.
     """
     messages.start()
     target, path = _target(to, out, weights)
@@ -72,22 +80,31 @@ def export(*, weights: str = DEMO, to: To = None,
     from deformable_detr.images import find_images
 
     with wrong_call_for(ValueError, OSError):
-        form = Form(op=op, raw=raw, batch=batch, size=_size(size), top_k=top_k)
+        form = Form(op=op, raw=raw, batch=batch, size=_size(size), top_k=top_k, precision=precision)
         detector = Detector(weights_file, "cpu")
         chosen = None if pictures is None else [path for each in pictures for path in find_images(each)]
         model = detector.model
     try:
-        exported = detector.export(path, target=target, form=form, pictures=chosen,
+        exported = detector.export(path, target=target, form=form, pictures=chosen, data=data,
+                                   max_ap_loss=max_ap_loss / 100,
                                    report=lambda line: None if messages.quiet else print_line(printable(line)))
     except ExportError as error:
         report_error(str(error))
         return 1
     except (ValueError, MemoryError, OSError) as error:
         raise WrongCallError(str(error)) from error
-    worst = max(each.pixels for each in exported.differences)
-    print_line(printable(f"{path}: {model.config.paper}, {path.stat().st_size / 1e6:.1f} MB; boxes within {worst:.1e} "
-                         f"pixels of PyTorch's in {len(exported.differences)} batches"))
+    print_line(printable(f"{path}: {model.config.paper}, {path.stat().st_size / 1e6:.1f} MB; {_how_near(exported)}"))
     return 0
+
+
+def _how_near(exported: "Exported") -> str:
+    if exported.ap is not None:
+        before, after = exported.ap
+        return f"int8, which loses {100 * (before - after):.2f} of {100 * before:.2f} points of AP"
+    if exported.agreement is not None:
+        return f"edges of boxes within {exported.agreement.largest:.1f} pixels of PyTorch's in float32"
+    worst = max(each.pixels for each in exported.differences)
+    return f"boxes within {worst:.1e} pixels of PyTorch's in {len(exported.differences)} batches"
 
 
 def _target(to: To, out: Path | None, weights: str) -> "tuple[Target, Path]":

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deformable_detr.export.graph import INPUTS, RAW_OUTPUTS
 from deformable_detr.export.metadata import info_for_runtime, read_metadata
 from deformable_detr.export.sessions import Arrays, ExportError, open_session
 from deformable_detr.structures import ImageBatch, Predictions
@@ -25,6 +26,7 @@ class ExportedRuntime:
             self.config, info, self.form = read_metadata(self._session.metadata)
         except ValueError as error:
             raise ExportError(f"{path}: {error}") from None
+        self._check_declared()
         self.info = info_for_runtime(info, self.form)
         self.device = torch.device("cpu")       # where batches are handed over
         self.precision = precision if self.form.precision == "fp32" else self.form.precision
@@ -37,6 +39,29 @@ class ExportedRuntime:
                  for start in range(0, len(images), step)]
         logits, boxes = (torch.from_numpy(np.concatenate(each)) for each in zip(*parts, strict=True))
         return Predictions(logits[None], boxes[None], no_object=logits.shape[-1] > self.config.num_classes)
+
+    def _check_declared(self) -> None:
+        """What the file declares has to fit its metadata, so that it is refused before the first image."""
+        form, declared = self.form, self._session.shapes
+        shapes = (form.batch, 3, *(form.size or (None, None))), (form.batch, 2)
+        for name, expected in zip(INPUTS, shapes, strict=True):
+            if declared.get(name) != expected:
+                raise ExportError(f"{self.path}: input {name!r}: expected shape {expected}, as its metadata says, "
+                                  f"got {quoted(declared.get(name))}")
+        for name, lasts in self._last_axes().items():
+            shape = declared.get(name, ())
+            if len(shape) != 3 or shape[2] not in (None, *lasts):
+                raise self._wrong_output(name, shape)
+
+    def _last_axes(self) -> dict[str, tuple[int, ...]]:
+        """What the last axis of each raw output may be; DETR has a class more, for no object."""
+        classes = self.config.num_classes
+        return dict(zip(RAW_OUTPUTS, ((classes, classes + 1), (4,)), strict=True))
+
+    def _wrong_output(self, name: str, shape: tuple[int | None, ...] | None) -> ExportError:
+        last = self._last_axes()[name][0]
+        return ExportError(f"{self.path}: output {name!r}: expected shape (batch, queries, {last}), as its metadata "
+                           f"says, got {quoted(shape)}")
 
     def _inputs(self, batch: ImageBatch) -> tuple[np.ndarray, np.ndarray]:
         """Pixels as the file wants them, padded to its size if that is fixed."""
@@ -57,10 +82,8 @@ class ExportedRuntime:
 
     def _checked(self, found: Arrays, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """The raw outputs, of shapes that fit the metadata: what a file says about itself is not trusted."""
-        classes = self.config.num_classes
-        for name, lasts in (("logits", (classes, classes + 1)), ("pred_boxes", (4,))):
+        for name, lasts in self._last_axes().items():
             shape = found[name].shape if name in found else None
             if shape is None or len(shape) != 3 or shape[0] != batch or shape[2] not in lasts:
-                raise ExportError(f"{self.path}: output {name!r}: expected shape ({batch}, queries, {lasts[0]}), "
-                                  f"got {quoted(shape)}")
+                raise self._wrong_output(name, shape)
         return found["logits"].astype(np.float32), found["pred_boxes"].astype(np.float32)

@@ -11,8 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from deformable_detr.detect.precision import HALF, choose_precision, lower
+from deformable_detr.detect.precision import choose_precision, lower
 from deformable_detr.model.folding import fold_batch_norm
+from deformable_detr.model.half import HALF
 from deformable_detr.model.network import Network
 from deformable_detr.structures import ImageBatch, Predictions, to_device
 

@@ -1,6 +1,6 @@
 """The batches on which an exported file is compared: real images at two sizes, alone and together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from deformable_detr.structures import ImageSize
 SCALES = (1.0, 0.75, 0.5)       # of the preprocessing's size
 TOGETHER = 3                    # images of unequal sizes in one batch
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]      # of several heights and widths
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,12 @@ def cases(pictures: Sequence[Pixels], preprocessing: Preprocessing, form: Form) 
     """
     preprocessing = fitted(preprocessing, form)
     scaled = [_scaled(preprocessing, scale) for scale in SCALES]
-    if form.batch is not None:
-        for each in scaled[:2]:
-            yield _case([(pictures[index % len(pictures)], each) for index in range(form.batch)], form)
-    for each in scaled[:2] if form.batch is None else ():
-        for picture in pictures:
-            yield _case([(picture, each)], form)
+    step = form.batch or 1
+    for each in scaled[:2]:
+        for start in range(0, len(pictures), step):
+            yield case_of([(pictures[(start + index) % len(pictures)], each) for index in range(step)], form)
     if form.batch is None:
-        yield _case([(pictures[index % len(pictures)], scaled[index]) for index in range(TOGETHER)], form)
+        yield case_of([(pictures[index % len(pictures)], scaled[index]) for index in range(TOGETHER)], form)
 
 
 def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
@@ -53,7 +51,15 @@ def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
     return replace(preprocessing, size=size, max_size=longest)
 
 
-def _case(chosen: Sequence[tuple[Pixels, Preprocessing]], form: Form) -> Case:
+def calibration_batches(pictures: Iterable[Pixels], preprocessing: Preprocessing, form: Form) -> Iterator[Case]:
+    """Each picture at the usual size; with a fixed batch each fills one alone."""
+    preprocessing = fitted(preprocessing, form)
+    for picture in pictures:
+        yield case_of([(picture, preprocessing)] * (form.batch or 1), form)
+
+
+def case_of(chosen: Sequence[tuple[Pixels, Preprocessing]], form: Form) -> Case:
+    """Pictures, each resized by its own preprocessing, in one batch."""
     resized = [resize_image(picture, preprocessing) for picture, preprocessing in chosen]
     sizes = torch.tensor([image.shape[1:] for image in resized])
     height, width = form.size or sizes.amax(0).tolist()

@@ -2,15 +2,17 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deformable_detr.export.cases import Pixels, cases
+from deformable_detr.export.agreement import Agreement, agreement
+from deformable_detr.export.cases import Case, Pixels, calibration_batches, cases
 from deformable_detr.export.files import write_onnx, write_openvino, write_program
 from deformable_detr.export.graph import CHOSEN, DETECTIONS, RAW_OUTPUTS, DetectorGraph
 from deformable_detr.export.metadata import Form, write_metadata
-from deformable_detr.export.program import detector_graph, export_program
+from deformable_detr.export.program import detector_graph, export_program, lowered
 from deformable_detr.export.proof import Difference, Limits, compare
+from deformable_detr.export.quantising import Trial, check_accuracy, quantise
 from deformable_detr.export.sessions import (
     SUFFIXES,
     ExportError,
@@ -21,54 +23,113 @@ from deformable_detr.export.sessions import (
     TorchSession,
 )
 from deformable_detr.files import write_whole
+from deformable_detr.model.half import HALF
 from deformable_detr.model.network import Network
 from deformable_detr.model.queries import ProposalQueries
 from deformable_detr.weights.info import ModelInfo
 
+UNKNOWN_PRECISIONS = {
+    ("onnx", "bf16"): "ONNX Runtime has no products in bf16 for the CPU; expected fp32, fp16 or int8 for .onnx",
+    ("openvino", "bf16"): "OpenVINO computes a file of fp32 in bf16 if asked when it is loaded, as by "
+                          "Detector(path, precision='bf16'); expected fp32, fp16 or int8 for .xml",
+    ("torch", "int8"): "expected fp32, bf16 or fp16 for .pt2",
+}
+MOVED = 2.0     # pixels in the mean by which half precision may move the edges of boxes
+
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that answers as PyTorch does, and how nearly."""
+    """A file that answers as PyTorch does, and how nearly: `differences` in float32, `agreement` and `ap` in less."""
 
     path: Path
     form: Form
     differences: list[Difference] = field(default_factory=list)
+    agreement: Agreement | None = None
+    ap: tuple[float, float] | None = None       # in [0, 1], of PyTorch in float32 and of the file in int8
 
 
 def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence[Pixels], form: Form | None = None,
-           *, target: Target | None = None, limits: Limits | None = None,
+           *, target: Target | None = None, limits: Limits | None = None, trial: Trial | None = None,
            report: Callable[[str], None] = lambda _: None) -> Exported:
     """Write `model` for another runtime, and prove on `pictures` (RGB) that the file answers the same.
 
     `target` follows from the suffix: .onnx, .xml (OpenVINO, which also writes a .bin beside it) or .pt2
-    (`torch.export`). `report` is told what is done and found, a line at a time. Raises ExportError if the file would
+    (`torch.export`). `report` is told what is done and found, a line at a time. For int8 the file in float32 is proven
+    first, then `trial` says on what to calibrate and how much AP may be lost. Raises ExportError if the file would
     differ by more than `limits`, in which case none is left behind, or its runtime is not installed; ValueError for a
-    suffix that does not fit; OSError if the file cannot be written.
+    suffix or a precision that does not fit; OSError if the file cannot be written.
     """
-    path, form, limits = Path(path), form or Form(), limits or Limits()
+    path, form = Path(path), form or Form()
     target = check_target(path, target)
+    _check_precision(form, target, trial)
     if not pictures:
         raise ValueError("pictures: expected at least one to compare on, got none")
     graph = detector_graph(model, info.preprocessing, form)
     metadata = write_metadata(model.config, info, form)
-    with tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder:
+    with tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder, \
+            tempfile.TemporaryDirectory(prefix="deformable-detr-") as before:
         report("exporting, which takes a minute or two")
-        written = _write(graph, Path(folder, path.name), target, form, metadata)
+        path_there = Path(folder, path.name)
+        if form.precision == "int8":
+            written = _write(graph, Path(before, "float32.onnx"), "onnx", form, metadata)
+            session = _open(written, "onnx", graph, metadata)
+        else:
+            written = _write(graph, path_there, target, form, metadata)
+            session = _open(written, target, graph, metadata)
         report("comparing with PyTorch")
-        session = _open(written, target, graph)
-        if session.metadata != metadata:
-            raise ExportError(f"{path}: the metadata cannot be read back")
-        differences = []
-        for case in cases(pictures, info.preprocessing, form):
-            differences.append(compare(session, graph, case))
-            report(str(differences[-1]))
-        worst = next((each for each in differences if not each.is_within(limits)), None)
-        if worst is not None:
-            raise ExportError(f"{path}: not written, since it differs from PyTorch: {worst}; expected at most "
-                              f"{limits.logits:g} and {limits.pixels:g} pixels")
+        each_case = list(cases(pictures, info.preprocessing, form))
+        if form.precision in HALF:
+            found = agreement(session, graph, each_case)
+            report(str(found))
+            if found.found < found.expected or found.mean > MOVED:
+                raise ExportError(f"{path}: not written, since it differs from PyTorch: {found}; expected all, moved "
+                                  f"by at most {MOVED:g} in the mean")
+            exported = Exported(path, form, agreement=found)
+        else:
+            exported = Exported(path, form, _proven(path, session, graph, each_case, limits or Limits(), report))
+        if trial is not None:
+            _write_int8(written, path_there, target, trial, info, form, metadata, report)
+            found = agreement(_open(path_there, target, graph, metadata), graph, each_case)
+            report(str(found))
+            exported = replace(exported, agreement=found, ap=check_accuracy(path, path_there, trial, report))
         for part in sorted(Path(folder).iterdir()):     # .bin before .xml
             write_whole(path.with_name(part.name), part.read_bytes())
-    return Exported(path, form, differences)
+    return exported
+
+
+def _check_precision(form: Form, target: Target, trial: Trial | None) -> None:
+    """Raise ValueError where there is no such file, before minutes are spent on it."""
+    reason = UNKNOWN_PRECISIONS.get((target, form.precision))
+    if reason is not None:
+        raise ValueError(f"precision: {reason}, got {form.precision}")
+    if (form.precision == "int8") != (trial is not None):
+        raise ValueError("data: expected a data set to calibrate int8 on and to count what it costs, got none"
+                         if trial is None else f"data: expected none for {form.precision}, which is not calibrated")
+
+
+def _proven(path: Path, session: Session, graph: DetectorGraph, each_case: list[Case], limits: Limits,
+            report: Callable[[str], None]) -> list[Difference]:
+    differences = []
+    for case in each_case:
+        differences.append(compare(session, graph, case))
+        report(str(differences[-1]))
+    worst = next((each for each in differences if not each.is_within(limits)), None)
+    if worst is not None:
+        raise ExportError(f"{path}: not written, since it differs from PyTorch: {worst}; expected at most "
+                          f"{limits.logits:g} and {limits.pixels:g} pixels")
+    return differences
+
+
+def _write_int8(source: Path, path: Path, target: Target, trial: Trial, info: ModelInfo, form: Form, metadata: str,
+                report: Callable[[str], None]) -> None:
+    report("calibrating int8")
+    batches = ((case.images.numpy(), case.sizes.numpy())
+               for case in calibration_batches(trial.pictures, info.preprocessing, form))
+    in_onnx = path if target == "onnx" else source.with_name("int8.onnx")
+    names = quantise(source, in_onnx, batches)
+    report(f"{len(names)} steps of the backbone, the pyramid and the tokens are in int8")
+    if target == "openvino":
+        write_openvino(in_onnx, path, metadata)
 
 
 def check_target(path: Path, target: str | None) -> Target:
@@ -88,7 +149,7 @@ def output_names(graph: DetectorGraph) -> list[str]:
 
 
 def _write(graph: DetectorGraph, path: Path, target: Target, form: Form, metadata: str) -> Path:
-    program = export_program(graph, form)
+    program = export_program(lowered(graph, form), form)
     if target == "torch":
         write_program(program, path, metadata)
     elif target == "onnx":
@@ -101,7 +162,12 @@ def _write(graph: DetectorGraph, path: Path, target: Target, form: Form, metadat
     return path
 
 
-def _open(path: Path, target: Target, graph: DetectorGraph) -> Session:
+def _open(path: Path, target: Target, graph: DetectorGraph, metadata: str) -> Session:
+    """Raises ExportError if the file cannot be loaded, or has lost what it says about itself."""
     if target == "torch":
-        return TorchSession(path, output_names(graph))
-    return OnnxSession(path, "cpu") if target == "onnx" else OpenvinoSession(path, "cpu")
+        session: Session = TorchSession(path, output_names(graph))
+    else:
+        session = OnnxSession(path, "cpu") if target == "onnx" else OpenvinoSession(path, "cpu")
+    if session.metadata != metadata:
+        raise ExportError(f"{path.name}: the metadata cannot be read back")
+    return session

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,18 @@ from torch.export import ExportedProgram
 
 from deformable_detr.export.graph import INPUTS
 from deformable_detr.export.metadata import ENTRY
+from deformable_detr.export.program import short_work_with_shapes
 from deformable_detr.export.sessions import import_runtime
 
 OPSET = 20      # GridSample of images that are not square, with "linear" for bilinear
+SCOPES = "pkg.torch.onnx.name_scopes"       # of a node of the exporter: the modules around it, and at last itself
 AXES = {"images": ("batch", None, "height", "width"), "sizes": ("batch", None)}
 
 
 def write_onnx(program: ExportedProgram, path: Path, outputs: list[str], metadata: str) -> None:
     """One file, with the weights inside."""
     import_runtime("onnxscript")
-    with _quiet():
+    with _quiet(), short_work_with_shapes():
         exported: Any = torch.onnx.export(program, dynamo=True, input_names=list(INPUTS), output_names=outputs,
                                           opset_version=OPSET, optimize=False, verbose=False)
         _tidy(exported.model)
@@ -29,6 +32,7 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: list[str], metadat
     exported.model.metadata_props.clear()       # notes of the exporter, of no use to anybody else
     exported.model.metadata_props[ENTRY] = metadata
     for node in exported.model.graph:
+        _name_by_module(node)
         node.metadata_props.clear()             # ... where in the source each node comes from: paths of this machine
     exported.save(path, external_data=False)
 
@@ -57,6 +61,13 @@ def _name_axes(graph: Any) -> None:
     for value in graph.outputs:
         value.shape = onnx_ir.Shape([axis if isinstance(axis, int) else "batch" if index == 0 else None
                                      for index, axis in enumerate(value.shape)])
+
+
+def _name_by_module(node: Any) -> None:
+    """The name of a node begins with that of the module that it comes from: model.encoder.layers.0.attention/..."""
+    scopes = [scope for scope in literal_eval(node.metadata_props.get(SCOPES, "[]"))[:-1] if scope]
+    if scopes:
+        node.name = f"{scopes[-1]}/{node.name.removeprefix('node_')}"
 
 
 def write_openvino(onnx_file: Path, path: Path, metadata: str) -> None:

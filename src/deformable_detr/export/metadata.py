@@ -16,6 +16,7 @@ LONGEST_ENTRY = 2**22       # characters: thousands of names, but no memory is f
 LARGEST_SIDE = 8192         # pixels of a fixed size
 
 Op = Literal["gridsample", "gather"]
+FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,18 @@ class Form:
     raw: bool = False           # without normalising and without the best detections
     batch: int | None = None
     size: tuple[int, int] | None = None
-    precision: str = "fp32"
+    precision: FilePrecision = "fp32"       # of the heavy products
     top_k: int = 100            # of the best detections
 
     def __post_init__(self) -> None:
         """Raise ValueError, which names the field."""
         if self.op not in get_args(Op):
             raise ValueError(f"op: expected one of {', '.join(get_args(Op))}, got {quoted(self.op)}")
+        if self.precision not in get_args(FilePrecision):
+            raise ValueError(f"precision: expected one of {', '.join(get_args(FilePrecision))}, "
+                             f"got {quoted(self.precision)}")
+        if type(self.raw) is not bool:
+            raise ValueError(f"raw: expected True or False, got {quoted(self.raw)}")
         if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= LARGEST_SIDE):
             raise ValueError(f"batch: expected a whole number of at least 1, got {quoted(self.batch)}")
         if self.size is not None and not _is_size(self.size):
@@ -54,13 +60,16 @@ def read_metadata(entry: str | None) -> tuple[Config, ModelInfo, Form]:
         raise ValueError(f"metadata: expected at most {LONGEST_ENTRY} characters, got {len(entry)}")
     try:
         fields: dict[str, Any] = json.loads(entry)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"malformed metadata: not JSON ({error})") from None
+    try:
         version, form, header = fields["version"], dict(fields["form"]), dict(fields["header"])
         if version != VERSION:
             raise ValueError(f"metadata version {quoted(version)}, this release reads {VERSION}")
         size = form.pop("size")
         config, info = read_header(header)
         return config, info, Form(size=None if size is None else tuple(size), **form)
-    except (KeyError, TypeError, RecursionError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"malformed metadata ({error})") from None
 
 

@@ -3,16 +3,19 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.sym_node import SymNode
 
 from deformable_detr.export.graph import INPUTS, DetectorGraph
 from deformable_detr.export.metadata import Form
 from deformable_detr.export.same_padding import with_short_sizes
 from deformable_detr.model.folding import fold_batch_norm
+from deformable_detr.model.half import HALF, compute_in_half
 from deformable_detr.model.network import Network
 from deformable_detr.ops import use_backend
 from deformable_detr.preprocessing import Preprocessing
@@ -30,6 +33,15 @@ def detector_graph(model: Network, preprocessing: Preprocessing, form: Form) -> 
     return DetectorGraph(model, preprocessing, form.top_k, form.raw).eval()
 
 
+def lowered(graph: DetectorGraph, form: Form) -> DetectorGraph:
+    """The graph with its heavy products in half precision, if the form says so: the same as in `Detector`."""
+    if form.precision not in HALF:
+        return graph
+    graph = copy.deepcopy(graph)
+    compute_in_half(graph.model, HALF[form.precision])
+    return graph
+
+
 @torch.no_grad()
 def export_program(graph: DetectorGraph, form: Form) -> ExportedProgram:
     """The graph with the deformable attention written as `form.op` says."""
@@ -37,7 +49,7 @@ def export_program(graph: DetectorGraph, form: Form) -> ExportedProgram:
     batch = form.batch or EXAMPLE_BATCH
     images = torch.zeros(batch, 3, height, width, dtype=torch.float32 if form.raw else torch.uint8)
     sizes = torch.tensor([[height, width]]).expand(batch, 2).contiguous()
-    with use_backend(BACKENDS[form.op]), _shapes_stay_as_they_are():
+    with use_backend(BACKENDS[form.op]), short_work_with_shapes():
         return torch.export.export(graph, (images, sizes), dynamic_shapes=_free_dimensions(form))
 
 
@@ -49,10 +61,13 @@ def _free_dimensions(form: Form) -> dict[str, dict[int, Any]]:
 
 
 @contextmanager
-def _shapes_stay_as_they_are() -> Iterator[None]:
-    """Without simplifying each quotient of shapes, for which PyTorch asks SymPy.
+def short_work_with_shapes() -> Iterator[None]:
+    """Without simplifying each quotient of shapes, and with each formula turned into text once.
 
-    Where a dimension is the sum over the levels, that takes from ten minutes to hours, and changes no number.
+    Where a dimension is the sum over the levels, SymPy needs from ten minutes to hours for the one, and half of the
+    rest of an export for the other. Neither changes a number.
     """
-    with patch("sympy.simplify", lambda expression, **_: expression):
+    written = cache(str)
+    with patch("sympy.simplify", lambda expression, **_: expression), \
+            patch.object(SymNode, "str", lambda node: written(node.expr)):
         yield

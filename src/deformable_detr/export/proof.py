@@ -49,7 +49,7 @@ def compare(session: Session, graph: DetectorGraph, case: Case) -> Difference:
     found = {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
     expected, distance = _expected(graph, case, found.get(*CHOSEN))
     logits, boxes = (name for name in RAW_OUTPUTS)
-    extent = torch.tensor(case.originals).flip(-1).repeat(1, 2)[:, None]       # width, height, width, height
+    extent = torch.tensor(case.originals).float().flip(-1).repeat(1, 2)[:, None]   # width, height, width, height
     pixels = (cxcywh_to_xyxy(found[boxes]) - cxcywh_to_xyxy(expected[boxes])) * extent
     scores, edges = (0.0, 0.0) if graph.best is None else _of_detections(found, expected, extent)
     return Difference(str(case), _largest(found[logits] - expected[logits]), max(_largest(pixels), edges),

@@ -1,5 +1,6 @@
 """An exported file in its runtime: arrays in, arrays by their names out. The only place that knows a runtime."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"
 
 Target = Literal["onnx", "openvino", "torch"]
 Arrays = Mapping[str, np.ndarray]
+Shapes = Mapping[str, tuple[int | None, ...]]       # None where an axis is free
 
 
 class ExportError(ValueError):
@@ -39,6 +41,16 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class OpenedFile(Session, Protocol):
+    """The file of somebody."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """What it declares for each of its inputs and outputs."""
+        ...
+
+
 class OnnxSession:
     """ONNX Runtime, on `device`: "auto", "cpu", "cuda", or one of its execution providers by name."""
 
@@ -48,9 +60,10 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3      # errors, which are raised anyway
-        content = path.read_bytes()     # from memory, where a file cannot name others that hold its weights
-        with _one_error(path):
-            self._session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        with _one_error(path), tempfile.TemporaryDirectory(prefix="deformable-detr-") as nothing:
+            # From memory, beside an empty folder: a file of a stranger must not name others that hold its weights.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", nothing)
+            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[provider])
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._path = path
 
@@ -66,6 +79,11 @@ class OnnxSession:
     @property
     def metadata(self) -> str | None:
         return self._session.get_modelmeta().custom_metadata_map.get(ENTRY)
+
+    @property
+    def shapes(self) -> Shapes:
+        return {value.name: tuple(axis if isinstance(axis, int) else None for axis in value.shape)
+                for value in (*self._session.get_inputs(), *self._session.get_outputs())}
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
         inputs = dict(zip(INPUTS, (images, sizes), strict=True))
@@ -99,6 +117,13 @@ class OpenvinoSession:
     def metadata(self) -> str | None:
         return self._model.get_rt_info(ENTRY).astype(str) if self._model.has_rt_info(ENTRY) else None
 
+    @property
+    def shapes(self) -> Shapes:
+        shapes = {port.get_any_name(): port.get_partial_shape() for port in (*self._model.inputs, *self._model.outputs)}
+        return {name: () if shape.rank.is_dynamic else
+                tuple(None if axis.is_dynamic else axis.get_length() for axis in shape)
+                for name, shape in shapes.items()}
+
     def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
         with _one_error(self._path):
             found = self._compiled(dict(zip(INPUTS, (images, sizes), strict=True)))
@@ -123,7 +148,7 @@ class TorchSession:
         return {name: values.numpy() for name, values in zip(self._outputs, found, strict=True)}
 
 
-def open_session(path: Path, device: str = "auto", precision: str = "fp32") -> Session:
+def open_session(path: Path, device: str = "auto", precision: str = "fp32") -> OpenedFile:
     """The file of somebody, by its suffix. Raises ExportError, or ValueError for the device and the precision."""
     if not path.is_file():
         raise ExportError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")

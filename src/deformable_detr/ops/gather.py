@@ -5,7 +5,7 @@ travel as tensors of their own, as both in one would need a sixth axis.
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from functools import reduce
 from itertools import accumulate
 
 import torch
@@ -35,21 +35,26 @@ def gather_ms_deform_attn(
     Q, L, P = x.shape[1], x.shape[3], x.shape[4]
     # All pixels of one head lie together: runtimes are quicker than where a pixel's heads do.
     rows = at_least_float32(value).transpose(1, 2).reshape(B * M * N, D)
-    x, y, weights = _by_head(x), _by_head(y), _by_head(at_least_float32(weights))
-    heights, widths = _sizes(level_shapes)
-    starts = _column([0, *accumulate(height * width for height, width in level_shapes)][:-1], torch.int64, x)
-    first_rows = starts + N * torch.arange(B * M, device=x.device).view(B * M, 1, 1, 1)
-    row_length = _column(widths, torch.int64, x)
+    first_rows = N * torch.arange(B * M, device=x.device).view(B * M, 1, 1, 1)
+    weights = _by_head(at_least_float32(weights))
 
-    output = rows.new_zeros((B * M * Q, 1, D))
-    columns = list(_neighbours(x, _column(widths, x.dtype, x)))
-    for row, share_of_row in _neighbours(y, _column(heights, x.dtype, x)):
-        for column, share_of_column in columns:
-            index = first_rows + row * row_length + column
-            corners = rows.index_select(0, index.flatten()).view(B * M * Q, L * P, D)
-            shares = (share_of_row * share_of_column * weights).reshape(B * M * Q, 1, L * P)
-            output = output + _product(shares, corners)
+    products = []
+    for pixels, shares in _corners(_by_head(x), _by_head(y), level_shapes):
+        corners = rows.index_select(0, (first_rows + pixels).flatten()).view(B * M * Q, L * P, D)
+        products.append(_product((shares * weights).reshape(B * M * Q, 1, L * P), corners))
+    output = reduce(torch.add, products)
     return output.view(B, M, Q, D).transpose(1, 2).flatten(2).to(value.dtype)
+
+
+def _corners(x: Tensor, y: Tensor, level_shapes: LevelShapes) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four pixels around each point of (B * M, Q, L, P): which of the N it is, and its share of the sample."""
+    heights, widths = _sizes(level_shapes)
+    starts = [0, *accumulate(height * width for height, width in level_shapes)][:-1]
+    first, row_length = _column(starts, torch.int64, x), _column(widths, torch.int64, x)
+    columns = list(_neighbours(x, _column(widths, x.dtype, x)))
+    for row, share_of_row in _neighbours(y, _column(heights, y.dtype, y)):
+        for column, share_of_column in columns:
+            yield first + row * row_length + column, share_of_row * share_of_column
 
 
 def _by_head(tensor: Tensor) -> Tensor:
@@ -60,10 +65,10 @@ def _by_head(tensor: Tensor) -> Tensor:
 def _product(shares: Tensor, corners: Tensor) -> Tensor:
     """The products of two stacks of matrices, in their own precision under autocast too."""
     device = shares.device.type
-    # An autocast that changes nothing is not entered: it would be a node in every exported graph.
-    keeps = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-    with keeps:
-        return shares @ corners
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return shares @ corners
+    return shares @ corners     # without autocast's part in the graph that is exported
 
 
 def _neighbours(positions: Tensor, sizes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

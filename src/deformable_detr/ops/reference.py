@@ -46,6 +46,9 @@ def _grid(positions: Tensor, extent: Tensor, dtype: torch.dtype) -> Tensor:
     """
     # More than a pixel outside the map a sample is 0. So it is at -2 and a pixel beyond the other edge, where numbers
     # stay small. grid_sample would make NaN of a NaN; of -2 it makes zeros and passes no gradient.
+    if _values_alone():
+        positions = positions.clamp(torch.full_like(extent, -2.0), extent + 1)
+        return ((2 * positions + 1) / extent - 1).to(dtype)
     positions = positions.nan_to_num(nan=-2.0).clamp(torch.full_like(extent, -2.0), extent + 1)
     grid = (2 * positions + 1) / extent - 1
     rounded = grid.to(dtype)
@@ -76,6 +79,8 @@ def positions_of_offsets(reference: Tensor, offsets: Tensor, level_shapes: Level
     """
     start, unit = (part[:, :, None, :, None] for part in offset_frames(reference, level_shapes, offsets.shape[4]))
     offsets = exact(offsets)
+    if _values_alone():
+        return start + offsets * unit
     # An infinite or NaN factor would make NaN of the zero gradient that a position there gets.
     readable = offsets.isfinite() & unit.isfinite()
     shifts = torch.where(readable, offsets, 0) * torch.where(readable, unit, 0)
@@ -112,7 +117,16 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 def exact(tensor: Tensor) -> Tensor:
     """In float64, where a float32 location times the size of a map is not rounded; MPS has float32 only."""
-    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+    return tensor.float() if tensor.device.type == "mps" or _values_alone() else tensor.double()
+
+
+def _values_alone() -> bool:
+    """Whether a program without gradients is being exported.
+
+    What keeps slopes on the right side of a pixel centre, and numbers that are not finite out of gradients, would be
+    most of its time: other runtimes compute each step by itself.
+    """
+    return torch.compiler.is_exporting() and not torch.is_grad_enabled()
 
 
 def gradients_of_offsets(
