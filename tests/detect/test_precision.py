@@ -50,7 +50,7 @@ def test_the_op_takes_half_precision_on_every_backend(backend: str) -> None:
 
 def test_what_is_computed_in_which_precision() -> None:
     """Products over pixels and tokens in half precision; boxes, references, scores and norms in float32."""
-    runtime = TorchRuntime(small_model("two-stage"), "bf16")
+    runtime = TorchRuntime(small_model("two-stage", backbone="test_resnet"), "bf16")
     lowered, kept = set(), set()
     for name, module in runtime.model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -64,6 +64,12 @@ def test_what_is_computed_in_which_precision() -> None:
             module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].reference.dtype))
     runtime.run(BATCH)
     assert set(seen) == {torch.float32}
+
+
+def test_a_backbone_with_depthwise_convolutions_stays_in_float32() -> None:
+    model = TorchRuntime(small_model(backbone="mobilenetv3_small_050"), "bf16").model
+    assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.float32}
+    assert {projection[0].weight.dtype for projection in model.pyramid.projections} == {torch.bfloat16}
 
 
 def test_the_model_and_its_weights_stay_in_float32() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from deformable_detr import DeformableDETR, ImageBatch, ModelConfig
+from deformable_detr.model import feedforward
 from deformable_detr.structures import Predictions
 from helpers.models import small_model
 
@@ -40,6 +41,13 @@ def test_any_number_of_levels(num_levels: int) -> None:
     shapes = [(25, 17), (13, 9), (7, 5), (4, 3), (2, 2), (1, 1)]
     assert pyramid.level_shapes == tuple(shapes[max(0, 3 - num_levels):][:num_levels])
     assert predict(model, (200, 136)).logits.isfinite().all()
+
+
+def test_the_encoder_takes_tokens_by_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(num_encoder_layers=2)
+    whole = predict(model, (65, 97), (40, 33))
+    monkeypatch.setattr(feedforward, "SLICE", 7)
+    torch.testing.assert_close(predict(model, (65, 97), (40, 33)), whole)
 
 
 def test_no_more_proposals_than_tokens() -> None:

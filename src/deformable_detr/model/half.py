@@ -17,9 +17,13 @@ def compute_in_half(model: Network, dtype: torch.dtype) -> None:
     """Let a model compute its heavy products in `dtype`: those over pixels and tokens.
 
     Queries are few, so everything about them stays in float32: references, boxes, scores, and the proposals that they
-    start from. Also in the encoder the softmax and the locations are computed in float32.
+    start from. Also in the encoder the softmax and the locations are computed in float32. A backbone with depthwise
+    convolutions is too coarse in bfloat16: a channel's few weights leave no rounding to average out.
     """
-    for part in (model.backbone, model.pyramid, model.encoder):
+    parts = (model.pyramid, model.encoder)
+    if dtype != torch.bfloat16 or not _is_depthwise(model.backbone):
+        parts = (model.backbone, *parts)
+    for part in parts:
         _compute_in(part, dtype)
     _return_float32(model.encoder)
     for module in model.decoder.modules():
@@ -27,6 +31,10 @@ def compute_in_half(model: Network, dtype: torch.dtype) -> None:
             # A projection of every token, and of what the op returns in the type of these.
             _compute_in(module.value_projection, dtype)
             _compute_in(module.output_projection, dtype)
+
+
+def _is_depthwise(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in part.modules())
 
 
 def _compute_in(part: nn.Module, dtype: torch.dtype) -> None:
