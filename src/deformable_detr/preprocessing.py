@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms import v2
 
+from deformable_detr.dynamo import dynamo_when_used
 from deformable_detr.structures import ImageSize
 from deformable_detr.text import quoted
+
+with dynamo_when_used():
+    from torchvision.transforms import v2
 
 LARGEST_COLOUR = 1000       # of a mean or deviation of colours in [0, 1]
 SMALLEST_DEVIATION = 1e-6   # a float32 that is divided by less may become infinite

@@ -76,6 +76,7 @@ def export(*, weights: str = DEMO, to: To = None,
     weights_file = find_weights_file(weights)
 
     from deformable_detr.detect.detector import Detector
+    from deformable_detr.detect.trial import int8_trial
     from deformable_detr.export import ExportError, Form
     from deformable_detr.images import find_images
 
@@ -85,8 +86,8 @@ def export(*, weights: str = DEMO, to: To = None,
         chosen = None if pictures is None else [path for each in pictures for path in find_images(each)]
         model = detector.model
     try:
-        exported = detector.export(path, target=target, form=form, pictures=chosen, data=data,
-                                   max_ap_loss=max_ap_loss / 100,
+        trial = None if data is None else int8_trial(detector, data, max_ap_loss / 100)
+        exported = detector.export(path, target=target, form=form, pictures=chosen, trial=trial,
                                    report=lambda line: None if messages.quiet else print_line(printable(line)))
     except ExportError as error:
         report_error(str(error))

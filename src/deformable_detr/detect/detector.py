@@ -43,6 +43,7 @@ from deformable_detr.weights.sources import DEMO
 if TYPE_CHECKING:
     from deformable_detr.explain.explanation import Explanation
     from deformable_detr.export import Exported, Form
+    from deformable_detr.export.quantising import Trial
     from deformable_detr.export.sessions import Target
 
 # A mapping is by the names of classes; None is the threshold of the weights.
@@ -231,26 +232,20 @@ class Detector:
         return explain(collected, predictions, found, PIL.Image.fromarray(image), name, self.names, checked)
 
     def export(self, path: str | Path, *, target: "Target | None" = None, form: "Form | None" = None,
-               pictures: Iterable[ImageSource] | None = None, data: str | Path | None = None,
-               max_ap_loss: float = 0.005, report: Callable[[str], None] = lambda _: None) -> "Exported":
+               pictures: Iterable[ImageSource] | None = None, trial: "Trial | None" = None,
+               report: Callable[[str], None] = lambda _: None) -> "Exported":
         """Write the model for another runtime: .onnx, .xml (OpenVINO) or .pt2 (`torch.export`).
 
         The file is run beside PyTorch on `pictures`, by default the packaged ones, and left behind only if it answers
-        the same; what is returned says how nearly. A file in int8 is calibrated on the training split of `data`, the
-        folder of a data set, and kept only if it loses at most `max_ap_loss` (in [0, 1]) on its validation split.
-        `report` is told a line at a time. Needs the extra `export`. Raises ExportError if the file would not answer
-        the same or its runtime is missing, ValueError for a path whose suffix or a data set that does not fit, OSError
-        if it cannot be written.
+        the same; what is returned says how nearly. A file in int8 needs a `trial` (`detect.trial.int8_trial`), and is
+        kept only if it passes. `report` is told a line at a time. Needs the extra `export`. Raises ExportError if the
+        file would not answer the same or its runtime is missing, ValueError for a path whose suffix does not fit,
+        OSError if it cannot be written.
         """
         from deformable_detr.export import export
         from deformable_detr.weights.sources import packaged_images
 
         chosen = packaged_images() if pictures is None else iterate_images(pictures)
-        trial = None
-        if data is not None:
-            from deformable_detr.detect.trial import int8_trial
-
-            trial = int8_trial(self, data, max_ap_loss)
         return export(self.model, self.info, path, [read_image(each) for each in chosen], form, target=target,
                       trial=trial, report=report)
 

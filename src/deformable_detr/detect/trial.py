@@ -2,29 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deformable_detr.datasets.folder import DataFolder
+from deformable_detr.detect.batches import Pixels
+from deformable_detr.detect.detector import Detector
+from deformable_detr.detect.evaluating import evaluate
 from deformable_detr.evaluation import match_names
 from deformable_detr.export.quantising import Trial
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.progress import Progress, no_progress
 
-if TYPE_CHECKING:
-    from deformable_detr.detect.batches import Pixels
-    from deformable_detr.detect.detector import Detector
-
 MOST_IMAGES = 200   # to calibrate on: more change the ranges little
 
 
-def int8_trial(detector: "Detector", data: str | Path, max_ap_loss: float, progress: Progress = no_progress) -> Trial:
+def int8_trial(detector: Detector, data: str | Path, max_ap_loss: float, progress: Progress = no_progress) -> Trial:
     """Calibration on images spread evenly over the training split, AP on the validation split.
 
     Raises ValueError if the data set lacks one, or knows none of the detector's classes.
     """
-    from deformable_detr.detect.detector import Detector
-    from deformable_detr.detect.evaluating import evaluate
-
     if not 0 <= max_ap_loss <= 1:
         raise ValueError(f"max_ap_loss: expected a value in [0, 1], got {max_ap_loss}")
     folder = DataFolder(data)
@@ -42,7 +37,7 @@ def int8_trial(detector: "Detector", data: str | Path, max_ap_loss: float, progr
     return Trial(_spread(training), count, max_ap_loss)
 
 
-def _spread(images: DetectionDataset) -> "Iterator[Pixels]":
+def _spread(images: DetectionDataset) -> Iterator[Pixels]:
     step = max(1, len(images) / MOST_IMAGES)
     for place in range(min(len(images), MOST_IMAGES)):
         yield images.image(int(place * step))

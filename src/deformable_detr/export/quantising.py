@@ -61,10 +61,11 @@ def quantise(source: Path, path: Path, batches: Iterable[tuple[np.ndarray, np.nd
     import_runtime("onnxruntime")
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    reader: Any = _Reader(batches)      # which needs to be no child of a class of the optional package
     model = onnx.load(source)
     names = quantised_nodes(model)
     with _quiet():
-        quantize_static(model, path, _Reader(batches), quant_format=QuantFormat.QDQ, per_channel=True,
+        quantize_static(model, path, reader, quant_format=QuantFormat.QDQ, per_channel=True,
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=names,
                         op_types_to_quantize=[*PRODUCTS, *BETWEEN], calibrate_method=CalibrationMethod.MinMax,
                         # What goes into the next product is rounded, not what comes out: activations are fused.

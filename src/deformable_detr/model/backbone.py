@@ -2,12 +2,15 @@
 
 from typing import Any
 
-import timm
 import torch
-from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import nn
 
+from deformable_detr.dynamo import dynamo_when_used
 from deformable_detr.structures import Features, ImageBatch
+
+with dynamo_when_used():
+    import timm
+    from timm.layers.norm_act import freeze_batch_norm_2d
 
 
 class Backbone(nn.Module):

@@ -1,10 +1,12 @@
 """Whether tensors are those of a config: names, shapes, types, finite values."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from deformable_detr.papers import Config, build_model
 
@@ -35,7 +37,7 @@ def check_layouts(config: Config, found: Mapping[str, Layout]) -> None:
     if max(config.num_encoder_layers, config.num_decoder_layers, getattr(config, "num_levels", 1)) > len(found):
         raise ValueError(f"the config asks for more layers than its {len(found)} tensors can fill")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoRandomNumbers():
             skeleton = build_model(config)
     except Exception as error:   # the header may name any backbone of timm, and those raise all kinds of errors
         raise ValueError(f"no model can be built from its config: {error}") from error
@@ -60,6 +62,15 @@ def check_values(tensors: Iterable[tuple[str, Tensor]]) -> None:
             low, high = (float(bound) for bound in tensor.detach().aminmax())
             if not -LARGEST <= low <= high <= LARGEST:   # NaN neither
                 raise ValueError(f"tensor {name}: expected finite numbers up to {LARGEST:g}, got {low:g}..{high:g}")
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves tensors as they are: to draw into one without memory, torch would import its compiler, for a second."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):    # of Tensor and of torch.nn.init
+            return (args or [kwargs["tensor"]])[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _stored_as(layout: Layout) -> tuple[str, ...]:
