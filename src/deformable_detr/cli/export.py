@@ -86,7 +86,7 @@ def export(*, weights: str = DEMO, to: To = None,
         chosen = None if pictures is None else [path for each in pictures for path in find_images(each)]
         model = detector.model
     try:
-        trial = None if data is None else int8_trial(detector, data, max_ap_loss / 100)
+        trial = None if data is None else int8_trial(detector, data, max_ap_loss / 100, messages.progress)
         exported = detector.export(path, target=target, form=form, pictures=chosen, trial=trial,
                                    report=lambda line: None if messages.quiet else print_line(printable(line)))
     except ExportError as error:

@@ -15,7 +15,8 @@ from deformable_detr.progress import Progress, no_progress
 MOST_IMAGES = 200   # to calibrate on: more change the ranges little
 
 
-def int8_trial(detector: Detector, data: str | Path, max_ap_loss: float, progress: Progress = no_progress) -> Trial:
+def int8_trial(detector: Detector, data: str | Path, max_ap_loss: float = 0.005,
+               progress: Progress = no_progress) -> Trial:
     """Calibration on images spread evenly over the training split, AP on the validation split.
 
     Raises ValueError if the data set lacks one, or knows none of the detector's classes.
