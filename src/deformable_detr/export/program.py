@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.sym_node import SymNode
 
@@ -39,6 +40,10 @@ def lowered(graph: DetectorGraph, form: Form) -> DetectorGraph:
         return graph
     graph = copy.deepcopy(graph)
     compute_in_half(graph.model, HALF[form.precision])
+    for module in graph.model.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            # PyTorch takes half precision beside weights in float32 there, other runtimes do not.
+            module.register_forward_pre_hook(lambda _, inputs: tuple(each.float() for each in inputs))
     return graph
 
 
