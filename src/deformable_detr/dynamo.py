@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 
 UTILITIES = "torch._dynamo.utils"
 _one_at_a_time = threading.RLock()
@@ -31,7 +32,7 @@ def dynamo_when_used() -> Iterator[None]:
         def disable_when_called(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
             if not inspect.isfunction(fn):
                 return disable(fn, recursive, reason=reason)
-            return torch._disable_dynamo(fn, recursive)     # with which torch decorates its own functions
+            return _disable_dynamo(fn, recursive)     # with which torch decorates its own functions
 
         torch.compiler.disable = disable_when_called
         sys.modules[UTILITIES] = utilities
