@@ -103,8 +103,7 @@ def test_products_of_the_backbone_and_of_tokens_are_in_int8_and_sensitive_ones_a
     assert path.stat().st_size < 0.8 * float32.stat().st_size
 
 
-@pytest.mark.parametrize("name", ["model.onnx", pytest.param("model.xml", marks=pytest.mark.xfail(
-    raises=ExportError, reason="OpenVINO 2026.4 cannot compile this small model in int8; the packaged one it can"))])
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
 @pytest.mark.usefixtures("exported_before")
 def test_a_file_in_int8_says_so_and_what_it_costs(name: str, model: Network, pictures: list[np.ndarray],
                                                   tmp_path: Path) -> None:

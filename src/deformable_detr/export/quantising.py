@@ -69,7 +69,8 @@ def quantise(source: Path, path: Path, batches: Iterable[tuple[np.ndarray, np.nd
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=names,
                         op_types_to_quantize=[*PRODUCTS, *BETWEEN], calibrate_method=CalibrationMethod.MinMax,
                         # What goes into the next product is rounded, not what comes out: activations are fused.
-                        extra_options={"OpTypesToExcludeOutputQuantization": [*PRODUCTS, *BETWEEN]})
+                        extra_options={"OpTypesToExcludeOutputQuantization": [*PRODUCTS, *BETWEEN],
+                                       "TensorQuantOverrides": _without_zero_points(model, names)})
     return names
 
 
@@ -80,6 +81,14 @@ def quantised_nodes(model: Any) -> list[str]:
             if (node.op_type in PRODUCTS and node.input[1] in weights
                 and (BACKBONE.match(node.name) or TOKENS.match(node.name)))
             or (node.op_type in BETWEEN and BACKBONE.match(node.name))]
+
+
+def _without_zero_points(model: Any, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Tokens are rounded around 0: OpenVINO cannot compile a matrix product of a concatenation with a zero point."""
+    from onnxruntime.quantization import QuantType
+
+    return {node.input[0]: [{"quant_type": QuantType.QInt8, "symmetric": True}]
+            for node in model.graph.node if node.op_type == "MatMul" and node.name in set(names)}
 
 
 class _Reader:
