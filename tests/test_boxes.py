@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import generalized_box_iou
 
@@ -13,11 +13,13 @@ sizes = st.floats(0.125, 100, width=32)
 boxes = st.lists(st.tuples(coordinates, coordinates, sizes, sizes), min_size=1, max_size=8).map(torch.tensor)
 
 
+@settings(deadline=None)
 @given(boxes)
 def test_formats_turn_back(cxcywh: torch.Tensor) -> None:
     torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(cxcywh)), cxcywh, atol=1e-4, rtol=1e-5)
 
 
+@settings(deadline=None)
 @given(boxes, boxes)
 def test_generalized_iou_is_torchvisions(some: torch.Tensor, others: torch.Tensor) -> None:
     some, others = cxcywh_to_xyxy(some.double()), cxcywh_to_xyxy(others.double())

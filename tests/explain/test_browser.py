@@ -12,7 +12,7 @@ import deformable_detr
 from deformable_detr import Detector
 from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo
-from helpers.browsing import chromium, needs_chromium, opened
+from helpers.browsing import chromium, needs_chromium, opened, wait_until
 from helpers.models import small_model
 
 PICTURES = Path(deformable_detr.__file__).parent / "assets" / "pictures"
@@ -102,7 +102,7 @@ def test_the_view_is_in_the_address(page: Any, address: str) -> None:
     legend = page.locator("#legend").inner_text()
     assert "of level 3" in legend
     page.wait_for_url("**#mode=token*level=2*")
-    page.wait_for_function("new URLSearchParams(location.hash.slice(1)).get('x') === String(state.x)")
+    wait_until(page, "new URLSearchParams(location.hash.slice(1)).get('x') === String(state.x)")
     saved = page.url
     page.goto("about:blank")
     page.goto(saved)

@@ -39,3 +39,12 @@ def opened(browser: Any, address: str, width: int, height: int) -> Iterator[Any]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
     assert problems == []
+
+
+def wait_until(page: Any, condition: str) -> None:
+    """Until JavaScript says so. Playwright's own waiting evaluates text inside the page, which its policy forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never true: {condition}")

@@ -32,7 +32,7 @@ FLAGS = {
     "--silent": "--quiet",
 }
 
-TAKEN = {"serve": {"--data"}}       # flags that a command does have
+TAKEN = {"serve": {"--data"}, "export": {"--batch", "--data"}}      # flags that a command does have
 
 
 def hint(tokens: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Half precision: whether it is worth while here."""
+"""Half precision: whether it is worth while here. What stays in float32 is in `model/half.py`."""
 
 import logging
 import platform

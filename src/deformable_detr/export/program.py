@@ -69,7 +69,7 @@ def _free_dimensions(form: Form) -> dict[str, dict[int, Any]]:
 def short_work_with_shapes() -> Iterator[None]:
     """Without simplifying each quotient of shapes, and with each formula turned into text once.
 
-    Where a dimension is the sum over the levels, SymPy needs from ten minutes to hours for the one, and half of the
+    Where a dimension is the sum over the levels, SymPy needs from ten minutes to hours for the one, and much of the
     rest of an export for the other. Neither changes a number.
     """
     written = cache(str)

@@ -72,7 +72,7 @@ class ConditionalAttention(nn.Module):
 
 
 class FirstConditionalAttention(ConditionalAttention):
-    """The first layer's: its queries have no content yet, so the position is added to it."""
+    """The first layer's: its queries have no content yet, so positions are added to theirs and the memory's."""
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__(width, num_heads, dropout)

@@ -42,7 +42,7 @@ class MapPosition:
 
 
 def box_position(boxes: Float[Tensor, "B Q 4"], width: int) -> Float[Tensor, "B Q features"]:
-    """The encoding of cxcywh boxes in [0, 1]: `width` / 2 features per coordinate."""
+    """The encoding of cxcywh boxes in [0, 1]: `width` / 2 features a coordinate; temperature 10000 in every paper."""
     return sine(boxes * (2 * math.pi), width // 2).flatten(-2)
 
 

@@ -31,7 +31,7 @@ def refine(head: Head, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, 
 
 def look_forward_twice(head: Head, hidden: Float[Tensor, "B Q C"], reference: Float[Tensor, "B Q R"],
                        start: Float[Tensor, "B Q R"], boxes: Float[Tensor, "B Q 4"]) -> References:  # noqa: ARG001
-    """As `refine`, but the next layer's loss reaches this layer's head, and no further (DINO, section 3.5).
+    """As `refine`, but the next layer's loss reaches this layer's head, and no further (named in DINO, section 3.5).
 
     The boxes are computed from the hidden states before the norm, and from a reference without gradient, so that they
     depend on this layer's delta only.
