@@ -22,7 +22,7 @@ def lazy_names(homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Without looking for garbage among half a million new objects that all stay: a third of a second for torch."""
+    """Without looking for garbage among half a million new objects, all of which stay."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
