@@ -28,7 +28,7 @@ class PyramidBuilder(nn.Module):
             inputs = channels[-1] if level == len(channels) else width
             projections.append(projection(inputs, width, kernel=3))
         self.projections = nn.ModuleList(projections)
-        self.level_embedding = nn.Parameter(torch.randn(num_levels, width))
+        self.level_embedding = nn.Parameter(torch.empty(num_levels, width).normal_())
 
     def forward(self, features: Features) -> Pyramid:
         levels = self.project(features.maps)
