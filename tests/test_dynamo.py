@@ -15,7 +15,7 @@ def output(program: str, *arguments: str) -> str:
 
 def test_a_first_detection_imports_no_compiler() -> None:
     found = output("import sys; from deformable_detr import Detector; Detector('demo')(sys.argv[1]); "
-                   "print({'torch._dynamo', 'torch._dynamo.utils', 'triton'} & {*sys.modules})",
+                   "print({'torch._dynamo', 'torch._dynamo.utils', 'triton', 'sympy'} & {*sys.modules})",
                    str(packaged_images()[0]))
     assert found == "set()"
 

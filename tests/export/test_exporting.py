@@ -97,9 +97,21 @@ def test_a_planted_fault_is_caught(detector: Detector, written: Plant, faulty: P
     assert len(output.err.splitlines()) == 1
     assert not path.parent.exists()
     path.parent.mkdir()
-    path.write_bytes(b"former")
+    path.write_bytes(b"former deformable_detr")
     assert cli.main(["export", "--weights", weights, "--out", str(path)]) == 1
-    assert path.read_bytes() == b"former"
+    assert path.read_bytes() == b"former deformable_detr"
+
+
+@pytest.mark.parametrize(("there", "out"), [("photo.xml", "photo.xml"), ("photo.bin", "photo.xml"),
+                                            ("model.onnx", "model.onnx")])
+def test_what_no_export_has_written_stays(there: str, out: str, exported_files: Path, tmp_path: Path,
+                                          capsys: Captured) -> None:
+    (tmp_path / there).write_text("<annotation/>")
+    weights = str(exported_files / "tiny.safetensors")
+    assert cli.main(["export", "--weights", weights, "--out", str(tmp_path / out)]) == 2
+    assert f"{tmp_path / there}: expected a new file" in capsys.readouterr().err
+    assert (tmp_path / there).read_text() == "<annotation/>"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_answers_that_are_not_finite_are_a_fault(detector: Detector, written: Plant, exported_files: Path,

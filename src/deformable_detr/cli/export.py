@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from deformable_detr.export import Exported
     from deformable_detr.export.sessions import Target
 
-SUFFIXES: "dict[Target, str]" = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-
-
 To = Literal["onnx", "openvino", "torch"] | None
+SUFFIXES: "dict[Target, str]" = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
 @app.command
@@ -48,7 +46,8 @@ def export(*, weights: str = DEMO, to: To = None,
     to
         The runtime, by default that of the suffix of --out: .onnx, .xml (OpenVINO) or .pt2 (torch).
     out
-        The file; by default named for the weights. OpenVINO's has another beside it that ends in .bin.
+        The file; by default named for the weights. OpenVINO's has another beside it that ends in .bin. Only a file of
+        an earlier export is replaced.
     op
         How deformable attention is written: gridsample for ONNX Runtime and OpenVINO; gather, without GridSample and
         with tensors of rank 5 at most, for TensorRT, Core ML and older runtimes.

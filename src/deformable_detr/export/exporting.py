@@ -9,7 +9,7 @@ from deformable_detr.export.agreement import Agreement, agreement
 from deformable_detr.export.cases import Case, Pixels, calibration_batches, cases
 from deformable_detr.export.files import write_onnx, write_openvino, write_program
 from deformable_detr.export.graph import CHOSEN, DETECTIONS, RAW_OUTPUTS, DetectorGraph
-from deformable_detr.export.metadata import Form, write_metadata
+from deformable_detr.export.metadata import ENTRY, Form, write_metadata
 from deformable_detr.export.program import detector_graph, export_program, lowered
 from deformable_detr.export.proof import Difference, Limits, compare
 from deformable_detr.export.quantising import Trial, check_accuracy, quantise
@@ -57,10 +57,12 @@ def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence
     (`torch.export`). `report` is told what is done and found, a line at a time. For int8 the file in float32 is proven
     first, then `trial` says on what to calibrate and how much AP may be lost. Raises ExportError if the file would
     differ by more than `limits`, in which case none is left behind, or its runtime is not installed; ValueError for a
-    suffix or a precision that does not fit; OSError if the file cannot be written.
+    suffix or a precision that does not fit, and where `path` is a file of another kind than this writes; OSError if
+    the file cannot be written.
     """
     path, form = Path(path), form or Form()
     target = check_target(path, target)
+    _check_replaceable(path)
     _check_precision(form, target, trial)
     if not pictures:
         raise ValueError("pictures: expected at least one to compare on, got none")
@@ -140,6 +142,16 @@ def check_target(path: Path, target: str | None) -> Target:
         expected = suffixes[target] if target in suffixes else ", ".join(SUFFIXES)
         raise ValueError(f"path: expected a name that ends in {expected}, got {path}")
     return found
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise ValueError where somebody's own file is: annotations and much else end in .xml too."""
+    weights = path.with_suffix(".bin")
+    if path.is_file():
+        if ENTRY.encode() not in path.read_bytes():
+            raise ValueError(f"{path}: expected a new file, or one that an export has written")
+    elif path.suffix.lower() == ".xml" and weights.exists():
+        raise ValueError(f"{weights}: expected a new file for the weights of {path.name}")
 
 
 def output_names(graph: DetectorGraph) -> list[str]:

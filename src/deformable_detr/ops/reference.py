@@ -45,11 +45,12 @@ def _grid(positions: Tensor, extent: Tensor, dtype: torch.dtype) -> Tensor:
     on the right side.
     """
     # More than a pixel outside the map a sample is 0. So it is at -2 and a pixel beyond the other edge, where numbers
-    # stay small. grid_sample would make NaN of a NaN; of -2 it makes zeros and passes no gradient.
+    # stay small.
+    lowest, highest = torch.full_like(extent, -2.0), extent + 1
     if _values_alone():
-        positions = positions.clamp(torch.full_like(extent, -2.0), extent + 1)
-        return ((2 * positions + 1) / extent - 1).to(dtype)
-    positions = positions.nan_to_num(nan=-2.0).clamp(torch.full_like(extent, -2.0), extent + 1)
+        return ((2 * positions.clamp(lowest, highest) + 1) / extent - 1).to(dtype)
+    # grid_sample would make NaN of a NaN; of -2 it makes zeros and passes no gradient.
+    positions = positions.nan_to_num(nan=-2.0).clamp(lowest, highest)
     grid = (2 * positions + 1) / extent - 1
     rounded = grid.to(dtype)
     is_exact = (rounded == grid) & ((rounded + 1) * extent.to(dtype) - 1 == 2 * positions)
