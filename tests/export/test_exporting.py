@@ -31,9 +31,8 @@ def detector(exported_files: Path) -> Detector:
 def written(exported_files: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
     """Has `export` take this file for what it has just written, which would take long."""
     def take(path: Path) -> None:
-        def write(_graph: Any, target: Path, *_: Any) -> Path:
+        def write(_graph: Any, target: Path, *_: Any) -> None:
             shutil.copyfile(path, target)
-            return target
 
         monkeypatch.setattr(exporting, "_write", write)
 
@@ -132,6 +131,16 @@ def test_metadata_that_cannot_be_read_back_are_a_fault(detector: Detector, writt
     with pytest.raises(ExportError, match=r"model\.onnx: the metadata cannot be read back"):
         detector.export(tmp_path / "model.onnx", pictures=PICTURES)
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_file_that_its_runtime_refuses_is_named_as_it_was_asked_for(detector: Detector, written: Plant,
+                                                                      tmp_path: Path) -> None:
+    broken, path = tmp_path / "broken.onnx", tmp_path / "model.onnx"
+    broken.write_bytes(b"\0 no model")
+    written(broken)
+    with pytest.raises(ExportError, match=f"^{re.escape(str(path))}: its runtime refuses it"):
+        detector.export(path, pictures=PICTURES)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(("path", "target", "message"), [

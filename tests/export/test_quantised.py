@@ -68,7 +68,7 @@ def float32(model: Network, graph: DetectorGraph, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def exported_before(float32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`export` finds the file in float32 as it would write it, which takes most of the time."""
-    monkeypatch.setattr(exporting, "_write", lambda graph, path, *others: Path(shutil.copy(float32, path)))
+    monkeypatch.setattr(exporting, "_write", lambda graph, path, *others: shutil.copyfile(float32, path))
 
 
 def trial(after: float, pictures: list[np.ndarray]) -> Trial:

@@ -1,7 +1,8 @@
 """A detector out to another runtime: written, run there beside PyTorch, and kept only if it answers the same."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,37 +67,90 @@ def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence
     _check_precision(form, target, trial)
     if not pictures:
         raise ValueError("pictures: expected at least one to compare on, got none")
-    graph = detector_graph(model, info.preprocessing, form)
-    metadata = write_metadata(model.config, info, form)
-    with tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder, \
-            tempfile.TemporaryDirectory(prefix="deformable-detr-") as before:
-        report("exporting, which takes a minute or two")
-        path_there = Path(folder, path.name)
-        if form.precision == "int8":
-            written = _write(graph, Path(before, "float32.onnx"), "onnx", form, metadata)
-            session = _open(written, "onnx", graph, metadata)
-        else:
-            written = _write(graph, path_there, target, form, metadata)
-            session = _open(written, target, graph, metadata)
-        report("comparing with PyTorch")
-        each_case = list(cases(pictures, info.preprocessing, form))
-        if form.precision in HALF:
-            found = agreement(session, graph, each_case)
-            report(str(found))
-            if found.found < found.expected or found.mean > MOVED:
-                raise ExportError(f"{path}: not written, since it differs from PyTorch: {found}; expected all, moved "
-                                  f"by at most {MOVED:g} in the mean")
-            exported = Exported(path, form, agreement=found)
-        else:
-            exported = Exported(path, form, _proven(path, session, graph, each_case, limits or Limits(), report))
-        if trial is not None:
-            _write_int8(written, path_there, target, trial, info, form, metadata, report)
-            found = agreement(_open(path_there, target, graph, metadata), graph, each_case)
-            report(str(found))
-            exported = replace(exported, agreement=found, ap=check_accuracy(path, path_there, trial, report))
+    work = _Work(detector_graph(model, info.preprocessing, form), info, form, target,
+                 write_metadata(model.config, info, form), list(cases(pictures, info.preprocessing, form)), report)
+    with tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder:
+        there = Path(folder, path.name)
+        with _named_as(path, there):
+            if trial is not None:
+                exported = work.in_int8(there, limits or Limits(), trial)
+            elif form.precision in HALF:
+                exported = work.in_half(there)
+            else:
+                exported = work.in_float32(there, limits or Limits())
         for part in sorted(Path(folder).iterdir()):     # .bin before .xml
             write_whole(path.with_name(part.name), part.read_bytes())
-    return exported
+    return replace(exported, path=path)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every way to export needs. Each writes a file in a folder of its own, and proves it."""
+
+    graph: DetectorGraph
+    info: ModelInfo
+    form: Form
+    target: Target
+    metadata: str
+    cases: list[Case]
+    report: Callable[[str], None]
+
+    def in_float32(self, path: Path, limits: Limits) -> Exported:
+        session = self._written(path)
+        differences = []
+        for case in self.cases:
+            differences.append(compare(session, self.graph, case))
+            self.report(str(differences[-1]))
+        worst = next((each for each in differences if not each.is_within(limits)), None)
+        if worst is not None:
+            raise ExportError(f"{path}: not written, since it differs from PyTorch: {worst}; expected at most "
+                              f"{limits.logits:g} and {limits.pixels:g} pixels")
+        return Exported(path, self.form, differences)
+
+    def in_half(self, path: Path) -> Exported:
+        found = self._agreement(self._written(path))
+        if found.found < found.expected or found.mean > MOVED:
+            raise ExportError(f"{path}: not written, since it differs from PyTorch: {found}; expected all, moved "
+                              f"by at most {MOVED:g} in the mean")
+        return Exported(path, self.form, agreement=found)
+
+    def in_int8(self, path: Path, limits: Limits, trial: Trial) -> Exported:
+        """By way of an ONNX file in float32, which is proven first."""
+        with tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder:
+            source = Path(folder, "float32.onnx")
+            with _named_as(path, source):
+                exported = replace(self, target="onnx").in_float32(source, limits)
+            self.report("calibrating int8")
+            in_onnx = path if self.target == "onnx" else Path(folder, "int8.onnx")
+            batches = ((case.images.numpy(), case.sizes.numpy())
+                       for case in calibration_batches(trial.pictures, self.info.preprocessing, self.form))
+            names = quantise(source, in_onnx, batches)
+            self.report(f"{len(names)} steps of the backbone, the pyramid and the tokens are in int8")
+            if self.target == "openvino":
+                write_openvino(in_onnx, path, self.metadata)
+        found = self._agreement(_open(path, self.target, self.graph, self.metadata))
+        return replace(exported, agreement=found, ap=check_accuracy(path, trial, self.report))
+
+    def _written(self, path: Path) -> Session:
+        self.report("exporting, which takes a minute or two")
+        _write(self.graph, path, self.target, self.form, self.metadata)
+        session = _open(path, self.target, self.graph, self.metadata)
+        self.report("comparing with PyTorch")
+        return session
+
+    def _agreement(self, session: Session) -> Agreement:
+        found = agreement(session, self.graph, self.cases)
+        self.report(str(found))
+        return found
+
+
+@contextmanager
+def _named_as(path: Path, there: Path) -> Iterator[None]:
+    """Errors name the file that was asked for, not the one that was written for a trial."""
+    try:
+        yield
+    except ExportError as error:
+        raise ExportError(str(error).replace(str(there), str(path))) from None
 
 
 def _check_precision(form: Form, target: Target, trial: Trial | None) -> None:
@@ -107,31 +161,6 @@ def _check_precision(form: Form, target: Target, trial: Trial | None) -> None:
     if (form.precision == "int8") != (trial is not None):
         raise ValueError("data: expected a data set to calibrate int8 on and to count what it costs, got none"
                          if trial is None else f"data: expected none for {form.precision}, which is not calibrated")
-
-
-def _proven(path: Path, session: Session, graph: DetectorGraph, each_case: list[Case], limits: Limits,
-            report: Callable[[str], None]) -> list[Difference]:
-    differences = []
-    for case in each_case:
-        differences.append(compare(session, graph, case))
-        report(str(differences[-1]))
-    worst = next((each for each in differences if not each.is_within(limits)), None)
-    if worst is not None:
-        raise ExportError(f"{path}: not written, since it differs from PyTorch: {worst}; expected at most "
-                          f"{limits.logits:g} and {limits.pixels:g} pixels")
-    return differences
-
-
-def _write_int8(source: Path, path: Path, target: Target, trial: Trial, info: ModelInfo, form: Form, metadata: str,
-                report: Callable[[str], None]) -> None:
-    report("calibrating int8")
-    batches = ((case.images.numpy(), case.sizes.numpy())
-               for case in calibration_batches(trial.pictures, info.preprocessing, form))
-    in_onnx = path if target == "onnx" else source.with_name("int8.onnx")
-    names = quantise(source, in_onnx, batches)
-    report(f"{len(names)} steps of the backbone, the pyramid and the tokens are in int8")
-    if target == "openvino":
-        write_openvino(in_onnx, path, metadata)
 
 
 def check_target(path: Path, target: str | None) -> Target:
@@ -160,7 +189,7 @@ def output_names(graph: DetectorGraph) -> list[str]:
     return [*RAW_OUTPUTS, *chosen, *(() if graph.best is None else DETECTIONS)]
 
 
-def _write(graph: DetectorGraph, path: Path, target: Target, form: Form, metadata: str) -> Path:
+def _write(graph: DetectorGraph, path: Path, target: Target, form: Form, metadata: str) -> None:
     program = export_program(lowered(graph, form), form)
     if target == "torch":
         write_program(program, path, metadata)
@@ -171,7 +200,6 @@ def _write(graph: DetectorGraph, path: Path, target: Target, form: Form, metadat
             onnx_file = Path(folder, "model.onnx")
             write_onnx(program, onnx_file, output_names(graph), metadata)
             write_openvino(onnx_file, path, metadata)
-    return path
 
 
 def _open(path: Path, target: Target, graph: DetectorGraph, metadata: str) -> Session:
@@ -181,5 +209,5 @@ def _open(path: Path, target: Target, graph: DetectorGraph, metadata: str) -> Se
     else:
         session = OnnxSession(path, "cpu") if target == "onnx" else OpenvinoSession(path, "cpu")
     if session.metadata != metadata:
-        raise ExportError(f"{path.name}: the metadata cannot be read back")
+        raise ExportError(f"{path}: the metadata cannot be read back")
     return session

@@ -40,9 +40,9 @@ class Trial:
     max_ap_loss: float = 0.005
 
 
-def check_accuracy(path: Path, written: Path, trial: Trial, report: Callable[[str], None]) -> tuple[float, float]:
-    """The AP of the model and of the file that is to become `path`. Raises ExportError if that loses too much."""
-    before, after = trial.count(None), trial.count(written)
+def check_accuracy(path: Path, trial: Trial, report: Callable[[str], None]) -> tuple[float, float]:
+    """The AP of the model and of the file at `path`. Raises ExportError if that loses too much."""
+    before, after = trial.count(None), trial.count(path)
     told = f"AP {before:.4f} in float32, {after:.4f} in int8"
     report(told)
     if not before - after <= trial.max_ap_loss:
