@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deformable_detr import files
-from deformable_detr.files import write_whole
+from deformable_detr.files import write_together, write_whole
 
 resource = pytest.importorskip("resource")   # not on Windows, which has no pipes in folders either
 
@@ -69,21 +69,23 @@ def test_a_folder_that_is_a_file_is_an_error_with_the_path(tmp_path: Path) -> No
     assert error.value.filename == str(tmp_path / "file" / "a" / "b")
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
+@pytest.mark.parametrize("other", [None, "b", "0"])
+def test_a_full_disk_leaves_the_old_files_and_nothing_else(tmp_path: Path, other: str | None) -> None:
+    path, others = tmp_path / "a", [] if other is None else [tmp_path / other]
+    for each in (path, *others):
+        each.write_bytes(b"old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as error:
-            write_whole(path, bytes(5000))
+            write_together({each: bytes(5000 if each == path else 5) for each in sorted((path, *others))})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert error.value.filename == str(path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert all(each.read_bytes() == b"old" for each in (path, *others))
+    assert sorted(tmp_path.iterdir()) == sorted((path, *others))
 
 
 @pytest.mark.parametrize("written_before", [False, True])

@@ -10,10 +10,10 @@ import pytest
 import deformable_detr
 
 PACKAGE = Path(deformable_detr.__file__).parent
-ORDER = ["lazy", "dynamo", "text", "files", "documents", "marks", "progress", "boxes", "addresses", "images", "fonts",
-         "plots", "drawing", "ops", "detections", "structures", "preprocessing", "model", "criterion", "papers",
-         "datasets", "check", "loading", "evaluation", "weights", "web", "explain", "export", "detect", "report",
-         "training", "server", "doctor", "cli", "__main__"]
+ORDER = ["lazy", "dynamo", "memory", "text", "files", "documents", "marks", "progress", "boxes", "addresses", "images",
+         "fonts", "plots", "drawing", "ops", "detections", "structures", "preprocessing", "model", "criterion",
+         "papers", "datasets", "check", "loading", "evaluation", "weights", "web", "explain", "export", "detect",
+         "report", "training", "server", "doctor", "cli", "__main__"]
 BESIDE = {"datasets", "check", "loading", "evaluation"}     # know no paper, and no part of a model
 MODELS = {"model", "criterion", "papers", "weights"}
 

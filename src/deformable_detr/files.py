@@ -9,8 +9,8 @@ import re
 import stat
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -30,6 +30,23 @@ def write_whole(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, each whole, and none is replaced before all are on the disk.
+
+    Otherwise as `writing_whole`.
+    """
+    path = None
+    try:
+        with ExitStack() as unfinished:
+            for path, content in contents.items():
+                _make_room(path)
+                file = unfinished.enter_context(_unfinished(path))
+                file.write(content)
+                file.flush()    # a full disk says so before the first is replaced
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
 @contextmanager
 def writing_whole(path: Path) -> Iterator[io.BufferedIOBase]:
     """A new file next to `path`, renamed to it at the end: no reader meets half of it, and no crash leaves half.
@@ -39,19 +56,24 @@ def writing_whole(path: Path) -> Iterator[io.BufferedIOBase]:
     Raises OSError, which names `path`, if it cannot be written.
     """
     try:
-        replaces = _check_regular(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if replaces:
-            _remove_abandoned(path.parent)
-        else:
-            _remove_abandoned_once(path.parent)
+        _make_room(path)
         with _unfinished(path) as file:
             yield file
     except OSError as error:   # a full disk's names no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _check_regular(path: Path) -> bool:
+def _make_room(path: Path) -> None:
+    """The folder for a file, without what others have left unfinished there."""
+    replaces = check_regular(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if replaces:
+        _remove_abandoned(path.parent)
+    else:
+        _remove_abandoned_once(path.parent)
+
+
+def check_regular(path: Path) -> bool:
     """Whether there is a file, which is regular. Raises FileExistsError for anything else there."""
     try:
         mode = path.lstat().st_mode

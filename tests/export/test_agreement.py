@@ -1,5 +1,7 @@
 """Exported files in their runtimes beside PyTorch: outputs, batches, the best detections, fixed sizes, raw forms."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,10 @@ from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.detect.exported import ExportedRuntime
 from deformable_detr.export import Form, Limits
 from deformable_detr.export.cases import cases
-from deformable_detr.export.graph import DetectorGraph
+from deformable_detr.export.graph import DETECTIONS, RAW_OUTPUTS, BestDetections, DetectorGraph
 from deformable_detr.export.metadata import read_metadata
 from deformable_detr.export.program import detector_graph
-from deformable_detr.export.proof import compare
+from deformable_detr.export.proof import Difference, compare
 from deformable_detr.export.sessions import open_session
 from deformable_detr.preprocessing import normalised, resize_image
 from deformable_detr.structures import Predictions
@@ -61,7 +63,7 @@ def test_unequal_images_in_a_batch_are_as_one_by_one(exported_files: Path, name:
 def test_the_best_detections_are_those_of_predictions(exported_files: Path, name: str) -> None:
     """Also DETR's, for which a query has one class, by softmax."""
     session = open_session(exported_files / name, "cpu")
-    found = session.run(noise(2 * 64, 96).reshape(2, 64, 96, 3).transpose(0, 3, 1, 2).copy(),
+    found = session.run(noise(2 * SIZE[0], SIZE[1]).reshape(2, *SIZE, 3).transpose(0, 3, 1, 2).copy(),
                         np.array([SIZE, (40, 80)]))
     predictions = Predictions(torch.from_numpy(found["logits"].copy())[None],
                               torch.from_numpy(found["pred_boxes"].copy())[None], no_object=name == "detr.onnx")
@@ -97,7 +99,7 @@ def test_a_fixed_batch_is_filled_and_a_fixed_size_padded(exported_files: Path, n
 def test_an_image_that_does_not_fit_becomes_smaller(exported_files: Path) -> None:
     detector = Detector(exported_files / "detr.onnx", "cpu")
     assert detector.batch_size == 2
-    for shape in ((300, 40), (40, 300), (64, 96), (1, 1), (97, 96)):
+    for shape in ((300, 40), (40, 300), SIZE, (64, 96), (1, 1), (97, 96)):
         height, width = detector.prepare(noise(*shape)).shape
         assert height <= SIZE[0]
         assert width <= SIZE[1]
@@ -105,6 +107,59 @@ def test_an_image_that_does_not_fit_becomes_smaller(exported_files: Path) -> Non
         assert found.image_size == shape
         assert 0 < len(found) <= 11
     assert len(detector([noise(30, 40)] * 3, threshold=0)) == 3
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_threads_get_their_own_results(exported_files: Path, name: str) -> None:
+    detector, images = Detector(exported_files / name, "cpu"), [noise(40 + 4 * index, 60) for index in range(4)]
+    expected = [detector(image, threshold=0).scores for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(8):
+            found = threads.map(lambda image: detector(image, threshold=0).scores, images)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+class Changed:
+    """A runtime that answers as the graph does, but for the edges of the box of one rank."""
+
+    def __init__(self, graph: DetectorGraph, rank: int | None = None) -> None:
+        self.graph, self.rank, self.metadata = graph, rank, None
+
+    def run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            values = self.graph(torch.from_numpy(images), torch.from_numpy(sizes))
+        found = {name: value.numpy() for name, value in zip((*RAW_OUTPUTS, *DETECTIONS), values, strict=True)}
+        if self.rank is not None:
+            found["boxes"][:, self.rank] += 0.5
+        return found
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 60, 1000])
+def test_the_best_detections_are_compared_however_many_there_are(exported_files: Path, top_k: int) -> None:
+    graph = free_graph(exported_files)
+    graph.best = BestDetections(top_k)
+    case = next(cases(PICTURES, INFO.preprocessing, Form()))
+    assert compare(Changed(graph), graph, case) == Difference(str(case), 0, 0, 0)
+    for rank in {0, min(top_k, 2) - 1}:
+        assert compare(Changed(graph, rank), graph, case).pixels > 1
+
+
+def test_pictures_are_read_one_after_the_other() -> None:
+    """Thousands of them need no memory."""
+    read: list[int] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for index in range(10):
+            read.append(index)
+            yield noise(40 + index, 60)
+
+    compared = cases(pictures(), INFO.preprocessing, Form(batch=2))
+    next(compared)
+    assert read == [0, 1]
+    assert len(list(compared)) == 9
+    assert len(list(cases(pictures(), INFO.preprocessing, Form(batch=20)))) == 2
+    assert len(list(cases(pictures(), INFO.preprocessing, Form()))) == 21
 
 
 def test_a_raw_form_takes_normalised_pixels_and_gives_no_detections(exported_files: Path) -> None:

@@ -96,21 +96,65 @@ def test_a_planted_fault_is_caught(detector: Detector, written: Plant, faulty: P
     assert len(output.err.splitlines()) == 1
     assert not path.parent.exists()
     path.parent.mkdir()
-    path.write_bytes(b"former deformable_detr")
+    former = (exported_files / "free.onnx").read_bytes()
+    path.write_bytes(former)
     assert cli.main(["export", "--weights", weights, "--out", str(path)]) == 1
-    assert path.read_bytes() == b"former deformable_detr"
+    assert path.read_bytes() == former
 
 
 @pytest.mark.parametrize(("there", "out"), [("photo.xml", "photo.xml"), ("photo.bin", "photo.xml"),
-                                            ("model.onnx", "model.onnx")])
+                                            ("model.onnx", "model.onnx"), ("model.pt2", "model.pt2")])
 def test_what_no_export_has_written_stays(there: str, out: str, exported_files: Path, tmp_path: Path,
                                           capsys: Captured) -> None:
-    (tmp_path / there).write_text("<annotation/>")
+    text = "<annotation><path>deformable_detr/a.jpg</path></annotation>"
+    (tmp_path / there).write_text(text)
     weights = str(exported_files / "tiny.safetensors")
     assert cli.main(["export", "--weights", weights, "--out", str(tmp_path / out)]) == 2
     assert f"{tmp_path / there}: expected a new file" in capsys.readouterr().err
-    assert (tmp_path / there).read_text() == "<annotation/>"
+    assert (tmp_path / there).read_text() == text
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_of_another_code_base_stays(detector: Detector, exported_files: Path, tmp_path: Path) -> None:
+    """Others have a module of our name, and exporters write the names of modules into a file."""
+    model, path = onnx.load(exported_files / "free.onnx"), tmp_path / "model.onnx"
+    del model.metadata_props[:]
+    entry = model.graph.node[0].metadata_props.add()
+    entry.key, entry.value = "namespace", "transformers.models.deformable_detr.modeling_deformable_detr"
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match=r"model.onnx: expected a new file, or one that an export has written"):
+        detector.export(path, pictures=PICTURES)
+
+
+@pytest.fixture
+def pair(exported_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has `export` take the files of OpenVINO for those that it has just written."""
+    def write(_graph: Any, path: Path, *_: Any) -> None:
+        for suffix in (".xml", ".bin"):
+            shutil.copyfile(exported_files / f"free{suffix}", path.with_suffix(suffix))
+
+    monkeypatch.setattr(exporting, "_write", write)
+
+
+@pytest.mark.usefixtures("pair")
+def test_both_files_of_openvino_are_replaced_or_none(detector: Detector, tmp_path: Path) -> None:
+    for name in ("model.xml", "LARGE.XML"):
+        path = tmp_path / name
+        for _ in range(2):      # the second time in the place of the first
+            detector.export(path, pictures=PICTURES)
+        Detector(path, "cpu")
+        weights = path.with_suffix(".bin")
+        weights.write_bytes(b"mine")
+        with pytest.raises(ValueError, match=r"\.bin: expected a new file, or the weights of .*\.(xml|XML)$"):
+            detector.export(path, pictures=PICTURES)
+        assert weights.read_bytes() == b"mine"
+    link, folder = tmp_path / "link.xml", tmp_path / "folder"
+    folder.mkdir()
+    link.symlink_to(folder / "elsewhere.xml")
+    with pytest.raises(OSError, match="expected a regular file or none, got a link"):
+        detector.export(link, pictures=PICTURES)
+    assert not link.with_suffix(".bin").exists()
+    assert not list(folder.iterdir())
 
 
 def test_answers_that_are_not_finite_are_a_fault(detector: Detector, written: Plant, exported_files: Path,
@@ -160,7 +204,7 @@ def test_nothing_to_compare_on(detector: Detector, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"batch": 0}, "batch: expected a whole number of at least 1, got 0"),
+    ({"batch": 0}, "batch: expected a whole number from 1 to 8192, got 0"),
     ({"size": (0, 10)}, r"size: expected \(height, width\) of 1 to 8192 pixels, got \(0, 10\)"),
     ({"top_k": 0}, "top_k: expected a whole number of at least 1, got 0"),
 ])
@@ -178,7 +222,7 @@ def test_forms_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     (["--size=-1x5"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "999999x5"], "--size: expected HEIGHTxWIDTH"),
     (["--size", "0x10"], "size: expected (height, width) of 1 to 8192 pixels, got (0, 10)"),
-    (["--batch", "0"], "batch: expected a whole number of at least 1, got 0"),
+    (["--batch", "0"], "batch: expected a whole number from 1 to 8192, got 0"),
     (["--top-k", "0"], "top_k: expected a whole number of at least 1, got 0"),
     (["--op", "magic"], "--op"),
     (["--pictures", "absent"], "absent"),

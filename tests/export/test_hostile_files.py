@@ -5,12 +5,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
+import openvino
 import pytest
+import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from deformable_detr import Detector, cli
+from deformable_detr import Detector, ImageBatch, cli
+from deformable_detr.detect.exported import ExportedRuntime
 from deformable_detr.export import ExportError
 from deformable_detr.export.metadata import ENTRY
 
@@ -136,3 +140,45 @@ def test_devices_and_precisions_that_are_not_there(exported_files: Path) -> None
             Detector(exported_files / name, compile=True)
     with pytest.raises(ValueError, match=r"precision: expected fp32 or auto.* got 'bf16'"):
         Detector(exported_files / "free.onnx", "cpu", precision="bf16")
+
+
+def test_openvino_with_the_weights_of_another_export(exported_files: Path, tmp_path: Path) -> None:
+    """They fit, and would be silently wrong."""
+    shutil.copyfile(exported_files / "free.xml", tmp_path / "free.xml")
+    weights = bytearray((exported_files / "free.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "free.bin").write_bytes(weights)
+    with pytest.raises(ExportError, match=r"free.bin: expected the weights that free.xml was exported with, got oth"):
+        Detector(tmp_path / "free.xml", "cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x0a", b"text"])
+def test_what_is_no_xml_is_read_as_no_other_kind(exported_files: Path, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.xml"
+    path.write_bytes(content or (exported_files / "free.onnx").read_bytes())
+    with pytest.raises(ExportError, match=r"model.xml: expected XML, as OpenVINO writes it"):
+        Detector(path, "cpu")
+
+
+def test_ports_without_names(exported_files: Path, tmp_path: Path) -> None:
+    model = openvino.Core().read_model(exported_files / "free.xml")
+    for port in (*model.inputs, *model.outputs):
+        port.get_tensor().set_names(set())
+    openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    with pytest.raises(ExportError, match=r"model.xml: its runtime refuses it .*without names"):
+        Detector(tmp_path / "model.xml", "cpu")
+
+
+def test_outputs_of_different_numbers_of_queries(exported_files: Path) -> None:
+    runtime = ExportedRuntime(exported_files / "free.onnx", "cpu")
+    image = ImageBatch.from_images([torch.zeros(3, 64, 64)])
+    session = runtime._session
+
+    class Fewer:
+        def run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+            found = session.run(images, sizes)
+            return {**found, "pred_boxes": found["pred_boxes"][:, :-1]}
+
+    runtime._session = Fewer()  # type: ignore[assignment]
+    with pytest.raises(ExportError, match="output 'pred_boxes': expected as many queries as in 'logits', "):
+        runtime.run(image)

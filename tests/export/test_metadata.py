@@ -47,8 +47,8 @@ def changed(place: str, value: Any) -> str:
     (changed("version", None), "malformed metadata"),
     (changed("form", None), "malformed metadata"),
     (changed("form", 5), "malformed metadata"),
-    (changed("form.batch", 0), "batch: expected a whole number of at least 1, got 0"),
-    (changed("form.batch", 10**30), "batch: expected"),
+    (changed("form.batch", 0), "batch: expected a whole number from 1 to 8192, got 0"),
+    (changed("form.batch", 10**30), "batch: expected a whole number from 1 to 8192"),
     (changed("form.size", [10**9, 10]), "size: expected"),
     (changed("form.colour", "red"), "malformed metadata"),
     (changed("header", {"format": "other"}), "not written by deformable-detr"),
@@ -57,7 +57,9 @@ def changed(place: str, value: Any) -> str:
     (changed("header.config", "[]"), "malformed header"),
     (changed("header.names", json.dumps(["one"])), "names|classes"),
     (changed("header.names", 3), "malformed header: 'names'|malformed"),
-    (changed("header.format_version", 3), "malformed metadata"),
+    (changed("header.format_version", 3), "format version 3, this release reads 1"),
+    (changed("header.format_version", "9" * 5000), "format version '9999"),
+    (changed("form.x\n\x1b[31m", 3), r"malformed metadata .*x\\n\\x1b"),
     (changed("header.preprocessing", json.dumps({"mean": [0, 0, 0], "deviation": [0, 0, 0]})), "deviation"),
 ], ids=lambda value: str(value)[-40:])
 def test_an_entry_of_a_stranger_is_one_error(entry: str | None, message: str) -> None:

@@ -19,7 +19,7 @@ from deformable_detr.preprocessing import Preprocessing
 from deformable_detr.weights import ModelInfo, save
 from helpers.models import TINY, TINY_INFO, small_model
 
-SIZE = (64, 96)
+SIZE = (60, 90)     # no multiples of the divisor
 INFO = ModelInfo(TINY_INFO.names, TINY_INFO.category_ids, Preprocessing(size=64, max_size=96, divisor=32))
 FORMS = {"detr": Form(batch=2, size=SIZE, top_k=5), "two-stage": Form(op="gather", raw=True, batch=2, size=SIZE)}
 

@@ -107,10 +107,10 @@ def _check(preset: Preset | None, weights: str | None, stop_at: str | None, html
 
 def _trace(images: Sequence[str], start: str | Path, every_layer: bool, stop_at: str | None) -> "list[Stage]":
     """The stages of a preset, or of a file of weights."""
-    from deformable_detr.detect.runtimes import one_memory_error
     from deformable_detr.explain import trace_images
     from deformable_detr.explain.stopping import StopAt
     from deformable_detr.explain.tracing import nowhere
+    from deformable_detr.memory import one_memory_error
     from deformable_detr.weights import read_any
 
     stop = None if stop_at is None else StopAt(stop_at, _announce)

@@ -28,10 +28,11 @@ from deformable_detr.detect.batches import (
     prepare,
 )
 from deformable_detr.detect.precision import Precision, check_precision
-from deformable_detr.detect.runtimes import Runtime, TorchRuntime, one_memory_error, torch_runtime
+from deformable_detr.detect.runtimes import Runtime, TorchRuntime, torch_runtime
 from deformable_detr.detect.tiles import Tile, Tiling, merged, tiling_of
 from deformable_detr.detections import Detections, Threshold
 from deformable_detr.images import ImageError, ImageSource, is_single_image, iterate_images, read_image
+from deformable_detr.memory import one_memory_error
 from deformable_detr.model.network import Network
 from deformable_detr.papers import Config
 from deformable_detr.preprocessing import normalised
@@ -246,8 +247,9 @@ class Detector:
         from deformable_detr.weights.sources import packaged_images
 
         chosen = packaged_images() if pictures is None else iterate_images(pictures)
-        return export(self.model, self.info, path, [read_image(each) for each in chosen], form, target=target,
-                      trial=trial, report=report)
+        # Files are read one by one, more than once.
+        sources = [each if isinstance(each, str | Path) else read_image(each) for each in chosen]
+        return export(self.model, self.info, path, sources, form, target=target, trial=trial, report=report)
 
     def batch_size_of(self, shape: ImageSize) -> int:
         """How many images of this padded shape are run at a time where there are several."""

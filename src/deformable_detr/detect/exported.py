@@ -86,4 +86,8 @@ class ExportedRuntime:
             shape = found[name].shape if name in found else None
             if shape is None or len(shape) != 3 or shape[0] != batch or shape[2] not in lasts:
                 raise self._wrong_output(name, shape)
-        return found["logits"].astype(np.float32), found["pred_boxes"].astype(np.float32)
+        logits, boxes = (found[name].astype(np.float32) for name in RAW_OUTPUTS)
+        if logits.shape[1] != boxes.shape[1]:
+            raise ExportError(f"{self.path}: output {RAW_OUTPUTS[1]!r}: expected as many queries as in "
+                              f"{RAW_OUTPUTS[0]!r}, {logits.shape[1]}, got {boxes.shape[1]}")
+        return logits, boxes

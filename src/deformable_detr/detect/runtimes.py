@@ -3,8 +3,6 @@
 import copy
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deformable_detr.detect.precision import choose_precision, lower
+from deformable_detr.memory import one_memory_error
 from deformable_detr.model.folding import fold_batch_norm
 from deformable_detr.model.half import HALF
 from deformable_detr.model.network import Network
@@ -90,16 +89,3 @@ def torch_runtime(model: Network, precision: str, compiled: bool = False) -> Tor
         return time.perf_counter() - start
 
     return TorchRuntime(model, choose_precision(next(model.parameters()).device, seconds), compiled)
-
-
-@contextmanager
-def one_memory_error() -> Iterator[None]:
-    """MemoryError for whatever PyTorch raises if memory runs out; on the CPU it has no error of its own for that."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-            raise MemoryError("out of memory; a smaller size of the preprocessing needs less") from error
-        raise
-    except MemoryError as error:
-        raise MemoryError("out of memory; a smaller size of the preprocessing needs less") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -31,19 +32,21 @@ class Case:
         return f"batch of {len(self.sizes)}: {sides}"
 
 
-def cases(pictures: Sequence[Pixels], preprocessing: Preprocessing, form: Form) -> Iterator[Case]:
+def cases(pictures: Iterable[Pixels], preprocessing: Preprocessing, form: Form) -> Iterator[Case]:
     """Each picture alone at the usual size and a smaller one, and three together, each at another size.
 
-    With a fixed batch they are taken so many at a time, with a fixed size they are padded to it.
+    With a fixed batch they are taken so many at a time, with a fixed size they are padded to it. Only one batch of
+    pictures, and the three, are held.
     """
     preprocessing = fitted(preprocessing, form)
     scaled = [_scaled(preprocessing, scale) for scale in SCALES]
-    step = form.batch or 1
-    for each in scaled[:2]:
-        for start in range(0, len(pictures), step):
-            yield case_of([(pictures[(start + index) % len(pictures)], each) for index in range(step)], form)
+    remaining, step, together = iter(pictures), form.batch or 1, list[Pixels]()
+    while batch := list(islice(remaining, step)):
+        together += batch[:TOGETHER - len(together)]
+        for each in scaled[:2]:
+            yield case_of([(picture, each) for picture in islice(cycle(batch), step)], form)
     if form.batch is None:
-        yield case_of([(pictures[index % len(pictures)], scaled[index]) for index in range(TOGETHER)], form)
+        yield case_of(list(zip(cycle(together), scaled, strict=False)), form)
 
 
 def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 
 from deformable_detr.export.agreement import Agreement, agreement
-from deformable_detr.export.cases import Case, Pixels, calibration_batches, cases
+from deformable_detr.export.cases import Case, calibration_batches, cases
 from deformable_detr.export.files import write_onnx, write_openvino, write_program
 from deformable_detr.export.graph import CHOSEN, DETECTIONS, RAW_OUTPUTS, DetectorGraph
-from deformable_detr.export.metadata import ENTRY, Form, write_metadata
+from deformable_detr.export.metadata import Form, write_metadata
 from deformable_detr.export.program import detector_graph, export_program, lowered
 from deformable_detr.export.proof import Difference, Limits, compare
 from deformable_detr.export.quantising import Trial, check_accuracy, quantise
+from deformable_detr.export.replacing import check_replaceable, replace_files
 from deformable_detr.export.sessions import (
     SUFFIXES,
     ExportError,
@@ -23,7 +25,8 @@ from deformable_detr.export.sessions import (
     Target,
     TorchSession,
 )
-from deformable_detr.files import write_whole
+from deformable_detr.images import ImageSource, read_image
+from deformable_detr.memory import one_memory_error
 from deformable_detr.model.half import HALF
 from deformable_detr.model.network import Network
 from deformable_detr.model.queries import ProposalQueries
@@ -37,6 +40,8 @@ UNKNOWN_PRECISIONS = {
 }
 MOVED = 2.0     # pixels in the mean by which half precision may move the edges of boxes
 
+_one_at_a_time = Lock()     # PyTorch's exporter has state that threads would share
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -49,10 +54,10 @@ class Exported:
     ap: tuple[float, float] | None = None       # in [0, 1], of PyTorch in float32 and of the file in int8
 
 
-def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence[Pixels], form: Form | None = None,
+def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence[ImageSource], form: Form | None = None,
            *, target: Target | None = None, limits: Limits | None = None, trial: Trial | None = None,
            report: Callable[[str], None] = lambda _: None) -> Exported:
-    """Write `model` for another runtime, and prove on `pictures` (RGB) that the file answers the same.
+    """Write `model` for another runtime, and prove on `pictures` that the file answers the same.
 
     `target` follows from the suffix: .onnx, .xml (OpenVINO, which also writes a .bin beside it) or .pt2
     (`torch.export`). `report` is told what is done and found, a line at a time. For int8 the file in float32 is proven
@@ -63,14 +68,14 @@ def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence
     """
     path, form = Path(path), form or Form()
     target = check_target(path, target)
-    _check_replaceable(path)
+    check_replaceable(path)
     _check_precision(form, target, trial)
     if not pictures:
         raise ValueError("pictures: expected at least one to compare on, got none")
-    work = _Work(detector_graph(model, info.preprocessing, form), info, form, target,
-                 write_metadata(model.config, info, form), list(cases(pictures, info.preprocessing, form)), report)
-    with tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder:
-        there = Path(folder, path.name)
+    with _one_at_a_time, one_memory_error(), tempfile.TemporaryDirectory(prefix="deformable-detr-") as folder:
+        work = _Work(detector_graph(model, info.preprocessing, form), info, form, target,
+                     write_metadata(model.config, info, form), pictures, report)
+        there = Path(folder, path.stem + path.suffix.lower())       # some writers know no other
         with _named_as(path, there):
             if trial is not None:
                 exported = work.in_int8(there, limits or Limits(), trial)
@@ -78,8 +83,7 @@ def export(model: Network, info: ModelInfo, path: str | Path, pictures: Sequence
                 exported = work.in_half(there)
             else:
                 exported = work.in_float32(there, limits or Limits())
-        for part in sorted(Path(folder).iterdir()):     # .bin before .xml
-            write_whole(path.with_name(part.name), part.read_bytes())
+        replace_files(there, path)
     return replace(exported, path=path)
 
 
@@ -92,13 +96,13 @@ class _Work:
     form: Form
     target: Target
     metadata: str
-    cases: list[Case]
+    pictures: Sequence[ImageSource]
     report: Callable[[str], None]
 
     def in_float32(self, path: Path, limits: Limits) -> Exported:
         session = self._written(path)
         differences = []
-        for case in self.cases:
+        for case in self._cases():
             differences.append(compare(session, self.graph, case))
             self.report(str(differences[-1]))
         worst = next((each for each in differences if not each.is_within(limits)), None)
@@ -131,6 +135,9 @@ class _Work:
         found = self._agreement(_open(path, self.target, self.graph, self.metadata))
         return replace(exported, agreement=found, ap=check_accuracy(path, trial, self.report))
 
+    def _cases(self) -> Iterator[Case]:
+        return cases(map(read_image, self.pictures), self.info.preprocessing, self.form)
+
     def _written(self, path: Path) -> Session:
         self.report("exporting, which takes a minute or two")
         _write(self.graph, path, self.target, self.form, self.metadata)
@@ -139,7 +146,7 @@ class _Work:
         return session
 
     def _agreement(self, session: Session) -> Agreement:
-        found = agreement(session, self.graph, self.cases)
+        found = agreement(session, self.graph, self._cases())
         self.report(str(found))
         return found
 
@@ -171,16 +178,6 @@ def check_target(path: Path, target: str | None) -> Target:
         expected = suffixes[target] if target in suffixes else ", ".join(SUFFIXES)
         raise ValueError(f"path: expected a name that ends in {expected}, got {path}")
     return found
-
-
-def _check_replaceable(path: Path) -> None:
-    """Raise ValueError where somebody's own file is: annotations and much else end in .xml too."""
-    weights = path.with_suffix(".bin")
-    if path.is_file():
-        if ENTRY.encode() not in path.read_bytes():
-            raise ValueError(f"{path}: expected a new file, or one that an export has written")
-    elif path.suffix.lower() == ".xml" and weights.exists():
-        raise ValueError(f"{weights}: expected a new file for the weights of {path.name}")
 
 
 def output_names(graph: DetectorGraph) -> list[str]:

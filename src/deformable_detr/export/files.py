@@ -12,9 +12,9 @@ import torch
 from torch.export import ExportedProgram
 
 from deformable_detr.export.graph import INPUTS
-from deformable_detr.export.metadata import ENTRY
+from deformable_detr.export.metadata import ENTRY, WEIGHTS_ENTRY
 from deformable_detr.export.program import short_work_with_shapes
-from deformable_detr.export.sessions import import_runtime
+from deformable_detr.export.sessions import ExportError, digest_of, import_runtime
 
 OPSET = 20      # GridSample of images that are not square, with "linear" for bilinear
 SCOPES = "pkg.torch.onnx.name_scopes"       # of a node of the exporter: the modules around it, and at last itself
@@ -34,7 +34,8 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: list[str], metadat
     for node in exported.model.graph:
         _name_by_module(node)
         node.metadata_props.clear()             # ... where in the source each node comes from: paths of this machine
-    exported.save(path, external_data=False)
+    with _naming(path):
+        exported.save(path, external_data=False)
 
 
 def _tidy(model: Any) -> None:
@@ -75,12 +76,26 @@ def write_openvino(onnx_file: Path, path: Path, metadata: str) -> None:
     openvino = import_runtime("openvino")
     model = openvino.Core().read_model(onnx_file)
     model.set_rt_info(metadata, ENTRY)
-    openvino.save_model(model, path, compress_to_fp16=False)
+    with _naming(path):
+        openvino.save_model(model, path, compress_to_fp16=False)
+        model.set_rt_info(digest_of(path.with_suffix(".bin")), WEIGHTS_ENTRY)
+        openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def write_program(program: ExportedProgram, path: Path, metadata: str) -> None:
     """PyTorch's own archive (.pt2), which `torch.export.load` reads."""
-    torch.export.save(program, path, extra_files={ENTRY: metadata})
+    with _naming(path):
+        torch.export.save(program, path, extra_files={ENTRY: metadata})
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of a writer as one line that names the file: a full disk's name none, or are a trace of C++."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"{path}: cannot be written, first to a temporary folder ({reason})") from None
 
 
 @contextmanager

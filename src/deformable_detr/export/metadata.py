@@ -6,14 +6,16 @@ from typing import Any, Literal, get_args
 
 from deformable_detr.papers import Config
 from deformable_detr.preprocessing import FittedPreprocessing, Preprocessing
-from deformable_detr.text import quoted
+from deformable_detr.text import printable, quoted
 from deformable_detr.weights.header import read_header, write_header
 from deformable_detr.weights.info import ModelInfo
 
 ENTRY = "deformable_detr"
+WEIGHTS_ENTRY = "deformable_detr_weights"      # of OpenVINO: SHA-256 of the .bin that belongs to the .xml
 VERSION = 1
 LONGEST_ENTRY = 2**22       # characters: thousands of names, but no memory is filled
 LARGEST_SIDE = 8192         # pixels of a fixed size
+LARGEST_BATCH = 8192
 
 Op = Literal["gridsample", "gather"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -39,8 +41,8 @@ class Form:
                              f"got {quoted(self.precision)}")
         if type(self.raw) is not bool:
             raise ValueError(f"raw: expected True or False, got {quoted(self.raw)}")
-        if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= LARGEST_SIDE):
-            raise ValueError(f"batch: expected a whole number of at least 1, got {quoted(self.batch)}")
+        if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= LARGEST_BATCH):
+            raise ValueError(f"batch: expected a whole number from 1 to {LARGEST_BATCH}, got {quoted(self.batch)}")
         if self.size is not None and not _is_size(self.size):
             raise ValueError(f"size: expected (height, width) of 1 to {LARGEST_SIDE} pixels, got {quoted(self.size)}")
         if type(self.top_k) is not int or self.top_k < 1:
@@ -70,12 +72,14 @@ def read_metadata(entry: str | None) -> tuple[Config, ModelInfo, Form]:
         config, info = read_header(header)
         return config, info, Form(size=None if size is None else tuple(size), **form)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"malformed metadata ({error})") from None
+        raise ValueError(f"malformed metadata ({printable(str(error))})") from None
 
 
 def info_for_runtime(info: ModelInfo, form: Form) -> ModelInfo:
     """`info` with the preprocessing that remains to be done before the file: it may normalise by itself."""
     preprocessing = fitted(info.preprocessing, form)
+    if form.size is not None:       # ... and pads to the divisor by itself: images must not outgrow its size before
+        preprocessing = replace(preprocessing, divisor=1)
     if not form.raw:
         preprocessing = replace(preprocessing, mean=(0.0, 0.0, 0.0), deviation=(1 / 255, 1 / 255, 1 / 255))
     return replace(info, preprocessing=preprocessing)
@@ -89,4 +93,5 @@ def fitted(preprocessing: Preprocessing, form: Form) -> Preprocessing:
 
 
 def _is_size(size: Any) -> bool:
-    return len(size) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in size)
+    return (isinstance(size, tuple | list) and len(size) == 2
+            and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in size))

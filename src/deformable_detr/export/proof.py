@@ -6,14 +6,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from deformable_detr.boxes import cxcywh_to_xyxy
 from deformable_detr.export.cases import Case
-from deformable_detr.export.graph import CHOSEN, DETECTIONS, RAW_OUTPUTS, DetectorGraph
+from deformable_detr.export.graph import CHOSEN, DETECTIONS, RAW_OUTPUTS, BestDetections, DetectorGraph
 from deformable_detr.export.sessions import Session
-from deformable_detr.structures import Proposals, Pyramid
+from deformable_detr.structures import Predictions, Proposals, Pyramid
 
 CLEAR_RANK = 1e-4       # a score this far from its neighbours has the same rank in every runtime
 
@@ -51,7 +51,7 @@ def compare(session: Session, graph: DetectorGraph, case: Case) -> Difference:
     logits, boxes = (name for name in RAW_OUTPUTS)
     extent = torch.tensor(case.originals).float().flip(-1).repeat(1, 2)[:, None]   # width, height, width, height
     pixels = (cxcywh_to_xyxy(found[boxes]) - cxcywh_to_xyxy(expected[boxes])) * extent
-    scores, edges = (0.0, 0.0) if graph.best is None else _of_detections(found, expected, extent)
+    scores, edges = (0.0, 0.0) if graph.best is None else _of_detections(found, expected, extent, graph)
     return Difference(str(case), _largest(found[logits] - expected[logits]), max(_largest(pixels), edges),
                       max(distance, scores))
 
@@ -89,18 +89,28 @@ def _choosing(queries: Any, chosen: Int64[Tensor, "B Q"], distances: list[float]
         del queries.propose     # the method is there again
 
 
-def _of_detections(found: dict[str, Tensor], expected: dict[str, Tensor],
-                   extent: Float[Tensor, "B 1 4"]) -> tuple[float, float]:
+def _of_detections(found: dict[str, Tensor], expected: dict[str, Tensor], extent: Float[Tensor, "B 1 4"],
+                   graph: DetectorGraph) -> tuple[float, float]:
     """The largest differences of scores, and of the edges of boxes in pixels: those whose rank is certain.
 
     A class that differs there counts as a box that is infinitely far away.
     """
     boxes, scores, labels = DETECTIONS
-    wide = expected[scores].diff(dim=-1) < -CLEAR_RANK
-    clear = torch.cat([torch.ones_like(wide[:, :1]), wide], 1) & torch.cat([wide, torch.zeros_like(wide[:, :1])], 1)
+    clear = _clear_ranks(expected, graph)
     pixels = ((found[boxes] - expected[boxes]) * extent).abs().amax(-1)
     pixels = pixels.masked_fill(found[labels] != expected[labels], torch.inf)
     return _largest(found[scores] - expected[scores]), _largest(pixels[clear])
+
+
+def _clear_ranks(expected: dict[str, Tensor], graph: DetectorGraph) -> Bool[Tensor, "B T"]:
+    """Which of the best scores are far from their neighbours, among them the best score that was left out."""
+    logits, boxes = (expected[name][None] for name in RAW_OUTPUTS)
+    num_found = expected[DETECTIONS[1]].shape[1]
+    predictions = Predictions(logits, boxes, no_object=graph.model.decoder.no_object)
+    _, scores, _ = BestDetections(num_found + 1)(predictions)
+    wide = scores.diff(dim=-1) < -CLEAR_RANK
+    end = torch.ones_like(scores[:, :1], dtype=torch.bool)
+    return torch.cat([end, wide], 1)[:, :num_found] & torch.cat([wide, end], 1)[:, :num_found]
 
 
 def _largest(values: Tensor) -> float:

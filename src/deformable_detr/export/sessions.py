@@ -1,21 +1,25 @@
 """An exported file in its runtime: arrays in, arrays by their names out. The only place that knows a runtime."""
 
+import hashlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from deformable_detr.export.graph import INPUTS
-from deformable_detr.export.metadata import ENTRY
+from deformable_detr.export.metadata import ENTRY, WEIGHTS_ENTRY
 from deformable_detr.text import quoted
 
 EXTRA = "expected the extra `export`: pip install 'deformable-detr[export]'"
 SUFFIXES: dict[str, "Target"] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+DIGEST = re.compile(rb"<" + WEIGHTS_ENTRY.encode() + rb' value="([0-9a-f]{64})"')
 ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Target = Literal["onnx", "openvino", "torch"]
@@ -109,23 +113,22 @@ class OpenvinoSession:
             settings["INFERENCE_PRECISION_HINT"] = OPENVINO_PRECISIONS[precision]
         if chosen == "CPU":
             settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+        _check_pair(path)
         with _one_error(path):
-            self._path, self._model = path, core.read_model(path)
-            self._compiled = core.compile_model(self._model, chosen, settings)
+            self._path, model = path, core.read_model(path)
+            self._compiled = core.compile_model(model, chosen, settings)
+            self.metadata = model.get_rt_info(ENTRY).astype(str) if model.has_rt_info(ENTRY) else None
+            self.shapes: Shapes = {port.get_any_name(): self._axes(port.get_partial_shape())
+                                   for port in (*model.inputs, *model.outputs)}
+        self._one_at_a_time = Lock()        # calls from several threads would share the arrays inside
 
-    @property
-    def metadata(self) -> str | None:
-        return self._model.get_rt_info(ENTRY).astype(str) if self._model.has_rt_info(ENTRY) else None
-
-    @property
-    def shapes(self) -> Shapes:
-        shapes = {port.get_any_name(): port.get_partial_shape() for port in (*self._model.inputs, *self._model.outputs)}
-        return {name: () if shape.rank.is_dynamic else
-                tuple(None if axis.is_dynamic else axis.get_length() for axis in shape)
-                for name, shape in shapes.items()}
+    @staticmethod
+    def _axes(shape: Any) -> tuple[int | None, ...]:
+        return () if shape.rank.is_dynamic else tuple(
+            None if axis.is_dynamic else axis.get_length() for axis in shape)
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> Arrays:
-        with _one_error(self._path):
+        with _one_error(self._path), self._one_at_a_time:
             found = self._compiled(dict(zip(INPUTS, (images, sizes), strict=True)))
             return {port.get_any_name(): values for port, values in found.items()}
 
@@ -168,6 +171,28 @@ def import_runtime(name: str) -> Any:
         return __import__(name)
     except ImportError:
         raise ExportError(f"{name} is not installed; {EXTRA}") from None
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_weights(xml: bytes) -> str | None:
+    """That of the weights which a file of OpenVINO was exported with; None if it does not say."""
+    found = DIGEST.search(xml)
+    return None if found is None else found[1].decode()
+
+
+def _check_pair(path: Path) -> None:
+    """Raise ExportError for other than XML, and for the weights of another export, which may fit the same layers."""
+    xml, weights = path.read_bytes(), path.with_suffix(".bin")
+    if not xml[:64].lstrip().startswith(b"<"):      # OpenVINO would read it as any other kind that it knows
+        raise ExportError(f"{path}: expected XML, as OpenVINO writes it")
+    digest = digest_of_weights(xml)
+    if digest is not None and weights.is_file() and digest != digest_of(weights):
+        raise ExportError(f"{weights}: expected the weights that {path.name} was exported with, got others")
 
 
 @contextmanager

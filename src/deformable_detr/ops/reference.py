@@ -3,6 +3,8 @@
 After it, the gradients of reference and offsets from those of the points' positions, for the kernels of the fused op.
 """
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,14 +28,15 @@ def reference_ms_deform_attn(value: Tensor, level_shapes: LevelShapes, positions
     maps = at_least_float32(value).split([height * width for height, width in level_shapes], dim=1)
     extents = level_extents(level_shapes, positions)
 
-    samples = []
+    weights = at_least_float32(weights).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P)
+    outputs = []
     for level, (height, width) in enumerate(level_shapes):
         feature_map = maps[level].permute(0, 2, 3, 1).reshape(B * M, D, height, width)
         points = positions[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
         grid = _grid(points, extents[level], feature_map.dtype)
-        samples.append(F.grid_sample(feature_map, grid, align_corners=False))  # (B * M, D, Q, P)
-    weights = at_least_float32(weights).transpose(1, 2).flatten(0, 1).flatten(2)  # (B * M, Q, L * P)
-    output = (torch.cat(samples, dim=-1) * weights[:, None]).sum(dim=-1)
+        samples = F.grid_sample(feature_map, grid, align_corners=False)  # (B * M, D, Q, P)
+        outputs.append((samples * weights[:, None, :, level]).sum(dim=-1))
+    output = reduce(torch.add, outputs)
     return output.unflatten(0, (B, M)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)
 
 

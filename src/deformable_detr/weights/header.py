@@ -36,7 +36,7 @@ def read_header(header: Mapping[str, str]) -> tuple[Config, ModelInfo]:
         raise ValueError(f"safetensors, but not written by {FORMAT}; read_any(path) of deformable_detr.weights reads "
                          "those of other code bases")
     version = header.get("format_version", "")
-    if not version.isdecimal() or int(version) != FORMAT_VERSION:
+    if version != str(FORMAT_VERSION):
         raise ValueError(f"format version {quoted(version)}, this release reads {FORMAT_VERSION}: upgrade {FORMAT}")
     entries = {name: _json_entry(header, name) for name in JSON_ENTRIES if name in header or name != "postprocessing"}
     try:
