@@ -25,23 +25,25 @@ def reference_ms_deform_attn(value: Tensor, level_shapes: LevelShapes, positions
         (B, Q, M * D) in the dtype of `value`.
     """
     B, _, M, D = value.shape
+    L, P = positions.shape[3:5]
     maps = at_least_float32(value).split([height * width for height, width in level_shapes], dim=1)
-    extents = level_extents(level_shapes, positions)
+    # In long rows, and with the queries last: runtimes are slow where a short axis is the last.
+    extents = level_extents(level_shapes, positions)[:, None].expand(L, P, 2).flatten()
+    grids = _grid(positions.flatten(3), extents, maps[0].dtype).unflatten(3, (L, P, 2)).permute(3, 0, 2, 4, 1, 5)
+    shares = at_least_float32(weights).permute(3, 0, 2, 4, 1)  # (L, B, M, P, Q)
 
-    weights = at_least_float32(weights).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P)
     outputs = []
     for level, (height, width) in enumerate(level_shapes):
         feature_map = maps[level].permute(0, 2, 3, 1).reshape(B * M, D, height, width)
-        points = positions[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
-        grid = _grid(points, extents[level], feature_map.dtype)
-        samples = F.grid_sample(feature_map, grid, align_corners=False)  # (B * M, D, Q, P)
-        outputs.append((samples * weights[:, None, :, level]).sum(dim=-1))
+        grid = grids[level].flatten(0, 1)  # (B * M, P, Q, 2)
+        samples = F.grid_sample(feature_map, grid, align_corners=False)  # (B * M, D, P, Q)
+        outputs.append((samples * shares[level].flatten(0, 1)[:, None]).sum(dim=2))
     output = reduce(torch.add, outputs)
     return output.unflatten(0, (B, M)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)
 
 
 def _grid(positions: Tensor, extent: Tensor, dtype: torch.dtype) -> Tensor:
-    """Positions (..., 2) as grid_sample wants them: -1 and 1 at the edges of a map of this width and height.
+    """Positions as grid_sample wants them: -1 and 1 at the edges of a map of this extent, width or height.
 
     grid_sample turns them into pixels again, and rounds several times. A position so near to a pixel centre that this
     could move it across is first moved away from it, by the bound of these roundings: grid_sample then takes the slope
@@ -81,8 +83,15 @@ def positions_of_offsets(reference: Tensor, offsets: Tensor, level_shapes: Level
         offsets: (B, Q, M, L, P, 2): in pixels of the level from points, in 1 / P of half a box from boxes.
         level_shapes: L pairs (height, width).
     """
-    start, unit = (part[:, :, None, :, None] for part in offset_frames(reference, level_shapes, offsets.shape[4]))
-    offsets = exact(offsets)
+    L, P = offsets.shape[3:5]
+    # In one row for each head: runtimes are slow where a short axis is the last.
+    start, unit = (part[:, :, :, None].expand(-1, -1, L, P, 2).flatten(2)[:, :, None]
+                   for part in offset_frames(reference, level_shapes, P))
+    return _shifted(start, exact(offsets).flatten(3), unit).unflatten(3, (L, P, 2))
+
+
+def _shifted(start: Tensor, offsets: Tensor, unit: Tensor) -> Tensor:
+    """Offsets in their unit from where they start; NaN where either is not finite."""
     if _values_alone():
         return start + offsets * unit
     # An infinite or NaN factor would make NaN of the zero gradient that a position there gets.
