@@ -28,6 +28,7 @@ def targets() -> list[Target]:
 
 def learning(model: Network) -> Learn:
     batch, loss = ImageBatch.from_images([image()]), SetLoss(class_weight=1)   # as `transformers` has it
+    model.backbone.fold_in_training()   # as `ddetr train` does
 
     def learn() -> float:
         model.zero_grad()

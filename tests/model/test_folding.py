@@ -1,4 +1,7 @@
-"""Batch norms folded into convolutions: the same maps, and a network that cannot be folded stays as it is."""
+"""Batch norms folded into convolutions: the same maps and gradients; what cannot be folded stays as it is."""
+
+import copy
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -7,7 +10,9 @@ from timm.layers.norm_act import FrozenBatchNormAct2d, freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from deformable_detr.model.folding import fold_batch_norm
+from deformable_detr.model.folding import FoldedInTraining, fold_batch_norm
+from deformable_detr.structures import ImageBatch
+from helpers.models import small_model
 
 IMAGE = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
 
@@ -26,7 +31,10 @@ def random_norms(net: nn.Module) -> nn.Module:
     return freeze_batch_norm_2d(net.eval())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "test_efficientnet", "mobilenetv3_small_050"])
+NETWORKS = ("resnet18", "tf_efficientnet_lite0", "test_efficientnet", "mobilenetv3_small_050")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_the_maps_stay_the_same(name: str) -> None:
     net = random_norms(timm.create_model(name, features_only=True))
@@ -53,3 +61,45 @@ class Twice(nn.Module):
 def test_what_cannot_be_folded_stays_as_it_is() -> None:
     net = random_norms(Twice())
     assert fold_batch_norm(net) is net
+
+
+def maps_and_gradients(run: Callable[[Tensor], list[Tensor]], net: nn.Module, image: Tensor) -> list[Tensor]:
+    """In float64, where rounding cannot hide a difference."""
+    net.zero_grad()
+    maps = run(image.double())
+    torch.stack([values.square().mean() for values in maps]).sum().backward()
+    gradients = [parameter.grad for parameter in net.parameters() if parameter.requires_grad]
+    assert gradients
+    return [*maps, *(gradient for gradient in gradients if gradient is not None)]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_gets_the_same_maps_and_gradients(name: str, layout: torch.memory_format) -> None:
+    net = random_norms(timm.create_model(name, features_only=True)).double()
+    next(net.parameters()).requires_grad_(False)    # as the stem
+    folded, image = FoldedInTraining(net), IMAGE.contiguous(memory_format=layout)
+    for _ in range(2):
+        for before, after in zip(maps_and_gradients(net, net, image), maps_and_gradients(folded, net, image),
+                                 strict=True):
+            torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-9 * before.abs().max().item())
+        with torch.no_grad():   # a step, which the next call sees
+            for parameter in net.parameters():
+                parameter.mul_(1.1)
+
+
+def test_training_leaves_what_cannot_be_folded_as_it_is() -> None:
+    net = random_norms(Twice())
+    for before, after in zip(net(IMAGE), FoldedInTraining(net)(IMAGE), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_a_backbone_that_is_folded_in_training_keeps_its_tensors_and_answers() -> None:
+    model, batch = small_model("two-stage"), ImageBatch.from_images([IMAGE[0], IMAGE[1]])
+    names, before = list(model.state_dict()), model.train()(batch)
+    model.backbone.fold_in_training()
+    for trained in (model, copy.deepcopy(model)):
+        after = trained(batch)
+        torch.testing.assert_close(after.logits, before.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(after.boxes, before.boxes, rtol=1e-4, atol=1e-5)
+        assert list(trained.state_dict()) == names

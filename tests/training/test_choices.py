@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -10,7 +12,8 @@ from deformable_detr.cli import main
 from deformable_detr.datasets.annotations import Annotations
 from deformable_detr.datasets.image_list import ImageList, ImageRecord
 from deformable_detr.loading.dataset import DetectionDataset
-from deformable_detr.training import Recipe
+from deformable_detr.papers import Config
+from deformable_detr.training import Recipe, defaults, start_choices
 from deformable_detr.training.choices import plan_training
 from deformable_detr.training.start import Start
 from deformable_detr.weights import load
@@ -62,20 +65,55 @@ def test_settings_that_weights_leave_open_do_not_decide_the_start(annotations: A
     assert plan.origin.postprocessing.nms_threshold == 0.6
 
 
-@pytest.mark.parametrize("start", [
-    Start(weights="demo"), Start(changes={"backbone": "test_resnet"}), Start(backbone_weights="pretrained")])
-def test_a_start_that_is_asked_for_is_kept_with_its_size(start: Start, annotations: Annotations) -> None:
+def test_weights_that_are_asked_for_keep_their_size(annotations: Annotations) -> None:
+    start = Start(weights="demo")
     plan = plan_training(start, {}, annotations)
     assert plan.start == start
     assert plan.recipe.schedule == "cosine"
-    assert not {"weights", "size"} & plan.reasons.keys()
+    assert not {"weights", "size", "width"} & plan.reasons.keys()
+
+
+@pytest.mark.parametrize("asked", [{"changes": {"backbone": "test_resnet"}}, {"backbone_weights": "pretrained"}])
+def test_with_a_backbone_alone_a_cpu_trains_a_model_of_the_packaged_size(
+        asked: dict[str, Any], annotations: Annotations) -> None:
+    plan, packaged = plan_training(Start(**asked), {}, annotations), plan_training(Start(), {}, annotations)
+    config = replace(plan.origin.config, backbone="", num_classes=1)
+    assert config == replace(packaged.origin.config, backbone="", num_classes=1)
+    assert plan.origin.preprocessing.size == packaged.origin.preprocessing.size
+    assert plan.origin.postprocessing == packaged.origin.postprocessing
+    assert plan.recipe == packaged.recipe
+    assert plan.start.weights is None
+    assert {"width", "num_queries", "size", "nms_threshold"} <= plan.reasons.keys()
+
+
+def test_a_field_of_the_model_that_is_given_is_kept_and_fits_the_others(annotations: Annotations) -> None:
+    start = Start(changes={"backbone": "test_resnet", "two_stage": False, "width": 96}, size=99, nms_threshold=1)
+    plan = plan_training(start, {}, annotations)
+    assert (plan.origin.config.width, plan.origin.preprocessing.size, plan.origin.postprocessing.nms_threshold) == \
+        (96, 99, 1)
+    assert not {"width", "size", "nms_threshold", "mixed_queries"} & plan.reasons.keys()
+
+
+def test_there_are_queries_for_the_fullest_image(annotations: Annotations) -> None:
+    columns = ("image_index", "labels", "boxes", "areas", "crowd", "ids")
+    full = replace(annotations, **{name: np.repeat(getattr(annotations, name)[:1], 80, axis=0) for name in columns})
+    plan = plan_training(Start(changes={"backbone": "test_resnet"}), {}, full)
+    assert plan.origin.config.num_queries == 160
+
+
+def test_a_gpu_trains_the_published_size(annotations: Annotations, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (start_choices, defaults):
+        monkeypatch.setattr(module, "find_machine", lambda: "gpu")
+    plan = plan_training(Start(changes={"backbone": "test_resnet"}), {}, annotations)
+    assert plan.origin.config.width == Config.preset("two-stage").width
+    assert "size" in plan.reasons
 
 
 def test_a_flag_wins_over_every_choice(annotations: Annotations) -> None:
     start, published = Start(changes={"backbone": "test_resnet"}), asdict(Recipe())
     chosen = plan_training(start, {}, annotations)
     assert chosen.recipe.denoising_queries > 0
-    for name in chosen.reasons:
+    for name in chosen.reasons.keys() & published:
         plan = plan_training(start, {name: published[name]}, annotations)
         assert getattr(plan.recipe, name) == published[name]
         assert name not in plan.reasons

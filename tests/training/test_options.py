@@ -34,9 +34,10 @@ def test_what_is_kept_is_the_average(train: Train, tmp_path: Path) -> None:
 
 
 def test_the_average_follows_its_definition() -> None:
-    average, old, new = averaging(0.8), torch.tensor([1.0]), torch.tensor([3.0])
-    assert average(old, new, 1000).item() == pytest.approx(0.8 * 1 + 0.2 * 3)
-    assert average(old, new, 2).item() == pytest.approx(3 / 12 * 1 + 9 / 12 * 3)
+    for num_steps, expected in ((1000, 0.8 * 1 + 0.2 * 3), (2, 3 / 12 * 1 + 9 / 12 * 3)):
+        average = torch.tensor([1.0])
+        averaging(0.8)([average], [torch.tensor([3.0])], num_steps)
+        assert average.item() == pytest.approx(expected)
 
 
 def test_patience_ends_a_run_that_does_not_improve_and_says_so(train: Train, tmp_path: Path,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from deformable_detr.dynamo import dynamo_when_used
+from deformable_detr.model.folding import FoldedInTraining
 from deformable_detr.structures import Features, ImageBatch
 
 with dynamo_when_used():
@@ -41,17 +42,29 @@ class Backbone(nn.Module):
         self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")   # Swin and the like
         early_stages = [info["module"] for info in net.feature_info.info if info["reduction"] <= 4]
         self.net: nn.Module = freeze_batch_norm_2d(net)
+        self._with_gradients: FoldedInTraining | None = None
         freeze_until(self.net, early_stages[-1:])
+
+    def fold_in_training(self) -> None:
+        """From now on compute gradients with the batch norms folded into the convolutions, which takes less time."""
+        self._with_gradients = FoldedInTraining(self.net)
 
     def forward(self, batch: ImageBatch) -> Features:
         images = batch.images.to(next(self.net.parameters()).dtype)   # `model.half()` converts weights only
-        # oneDNN convolves faster with channels last, and each pixel is then a token; but its backward pass is slower.
-        if images.device.type == "cpu" and not torch.is_grad_enabled():
+        # oneDNN convolves faster with channels last, and each pixel is then a token; but its backward pass is slower
+        # where vectors have 256 bits.
+        if images.device.type == "cpu" and (not torch.is_grad_enabled() or has_long_vectors()):
             images = images.contiguous(memory_format=torch.channels_last)
-        maps = self.net(images)[-self.num_maps:]
+        run = self._with_gradients if self._with_gradients and torch.is_grad_enabled() else self.net
+        maps = run(images)[-self.num_maps:]
         if self.channels_last:
             maps = [values.permute(0, 3, 1, 2) for values in maps]
         return Features(tuple(maps), batch.padding, batch.is_padded)
+
+
+def has_long_vectors() -> bool:
+    """Whether this processor's vectors have 512 bits."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def freeze_until(net: nn.Module, stages: list[str]) -> None:

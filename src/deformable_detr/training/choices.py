@@ -5,30 +5,22 @@ They suit a few hundred images; docs/training.md has what was measured with them
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from deformable_detr.datasets.annotations import Annotations
-from deformable_detr.training.defaults import SIZE_STEP, default_size, find_machine, typical_side
+from deformable_detr.training.defaults import find_machine
 from deformable_detr.training.optimizer import check_meaning
 from deformable_detr.training.origin import Origin, read_origin
 from deformable_detr.training.processes import num_processes
 from deformable_detr.training.recipe import Recipe
 from deformable_detr.training.start import Start
-from deformable_detr.weights.sources import DEMO
+from deformable_detr.training.start_choices import SMALL_MODEL, Choice, choose_start
 
 FEW_IMAGES = 5000
 MIN_EPOCHS, MAX_EPOCHS = 12, 200
 IMAGES_SEEN = {"cpu": 6000, "gpu": 30_000}      # in all epochs together
 BATCH_SIZE = {"cpu": 2, "gpu": 8}
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The value of a setting, and the reason for it."""
-
-    value: Any
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +43,11 @@ def plan_training(start: Start, given: Mapping[str, Any], annotations: Annotatio
         origin = read_origin(start)
         check_meaning(origin.config, given)
         return Plan(start, origin, Recipe(**{**origin.config.recipe, **given}), {})
-    beginning = _choose_start(start, annotations) if start.is_open else {}
-    start = replace(start, **{name: choice.value for name, choice in beginning.items()})
+    start, beginning = choose_start(start, annotations)
     origin = read_origin(start)
     check_meaning(origin.config, given)
-    chosen = _choose_schedule(len(annotations.images), given) | _choose_rest(len(annotations.images), start)
+    is_small = origin.config.width <= SMALL_MODEL["width"]
+    chosen = _choose_schedule(len(annotations.images), given) | _choose_rest(len(annotations.images), is_small)
     chosen |= _choose_plain_epochs(chosen, given)
     if given.get("shard"):
         del chosen["ema_decay"]   # which needs the whole model
@@ -64,16 +56,6 @@ def plan_training(start: Start, given: Mapping[str, Any], annotations: Annotatio
     recipe = Recipe(**{**origin.config.recipe, **{name: choice.value for name, choice in chosen.items()}, **given})
     return Plan(start, origin, recipe, {name: f"{choice.value}: {choice.reason}"
                                         for name, choice in {**beginning, **chosen}.items()})
-
-
-def _choose_start(start: Start, annotations: Annotations) -> dict[str, Choice]:
-    weights = Choice(DEMO, "the packaged detector, which has learned to find things")
-    if start.size:
-        return {"weights": weights}
-    typical, size = typical_side(annotations.images), default_size(annotations.images)
-    limit = f"; larger ones take long on a {find_machine().upper()}" if size < typical - SIZE_STEP else ""
-    return {"weights": weights,
-            "size": Choice(size, f"half of the images have a short side of {typical} or more{limit}")}
 
 
 def _choose_schedule(num_images: int, given: Mapping[str, Any]) -> dict[str, Choice]:
@@ -92,8 +74,8 @@ def _choose_schedule(num_images: int, given: Mapping[str, Any]) -> dict[str, Cho
     }
 
 
-def _choose_rest(num_images: int, start: Start) -> dict[str, Choice]:
-    """What does not depend on the length of the training."""
+def _choose_rest(num_images: int, is_small: bool) -> dict[str, Choice]:
+    """What does not depend on the length of the training; whether the model is of the packaged detector's size."""
     cores, few = os.cpu_count() or 1, num_images < FEW_IMAGES
     chosen = {
         "augmentation": Choice("strong", "few images, seen often") if few else Choice("small", "many images"),
@@ -103,8 +85,8 @@ def _choose_rest(num_images: int, start: Start) -> dict[str, Choice]:
         "denoising_queries": Choice(100, "noisy boxes to correct in every step, so that it learns sooner"),
         "num_workers": Choice(min(max(1, cores // 2), 8), f"half of {cores} cores read images, at most 8"),
     }
-    if start.weights == DEMO:
-        chosen["learning_rate"] = Choice(3e-4, "suits the packaged detector, which is small")
+    if is_small:
+        chosen["learning_rate"] = Choice(3e-4, "suits the packaged detector, and others of its size")
         chosen["backbone_learning_rate"] = Choice(1e-4, "a third of it, as the backbone knows most already")
     return chosen
 

@@ -83,8 +83,11 @@ class Training:
         recipe = self.recipe
         freeze(model.to(self.accelerator.device), recipe.freeze)
         self.average = moving_average(model, recipe.ema_decay) if recipe.ema_decay else None
+        # What follows changes how gradients are computed, which the average's copy needs not.
+        if self.accelerator.device.type == "cpu":
+            model.backbone.fold_in_training()
         if recipe.recompute:
-            recompute_activations(model)   # after the average's copy has been made
+            recompute_activations(model)
         self.model = shard(model, self.accelerator) if recipe.shard else self.accelerator.prepare(model)
         self.optimizer = self.accelerator.prepare(build_optimizer(self.plain_model, recipe))
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]

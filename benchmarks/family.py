@@ -1,24 +1,20 @@
-"""An equal-time comparison of the papers: `python recipes/family.py DATA OUT PRESET [--minutes 60]`.
+"""An equal-time comparison of the papers: `python benchmarks/family.py DATA OUT PRESET [--minutes 60]`.
 
 Each call trains one preset on DATA (`train` and `val`, any format) for that many minutes of wall clock, with the same
 small backbone, sizes and augmentation, and leaves OUT/PRESET.json beside the run's folder. Each prints a table of all
 that OUT holds; without PRESET nothing else happens. Where several calls run at once, or the machine does other work,
-their times mean nothing.
-
-The number of epochs decides when the learning rate falls, so it is found first: a trial of one epoch and two more say
-what an epoch takes, and the minutes, less those of the trial, hold that many. What follows `--` goes to `ddetr train`,
-for instance `-- --backbone-weights efficientnet-lite0.pth`.
+their times mean nothing. What follows `--` goes to `ddetr train`, for instance
+`-- --backbone-weights efficientnet-lite0.pth`.
 """
 
 import argparse
-import csv
 import json
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from equal_time import train_for
 
 PRESETS = ("detr", "multi-scale", "two-stage", "dab-detr", "dab-deformable-detr", "dino-4scale")
 MODEL = {"backbone": "tf_efficientnet_lite0", "width": 128, "num_encoder_layers": 2, "num_decoder_layers": 3,
@@ -27,33 +23,13 @@ RECIPE = {"size": 256, "augmentation": "small", "batch_size": 2, "learning_rate"
           "schedule": "cosine", "warmup_steps": 50, "ema_decay": 0.998, "num_workers": 1}
 
 
-def train(data: Path, out: Path, preset: str, epochs: int, more: list[str], resume: bool = False) -> float:
-    """Seconds that `ddetr train` took."""
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**MODEL, **RECIPE}.items()]
-    command = [sys.executable, "-m", "deformable_detr", "train", str(data), "--preset", preset, "--epochs", str(epochs),
-               "--out", str(out), *flags, *more, *(["--resume"] if resume else [])]
-    start = time.monotonic()
-    subprocess.run(command, check=True)
-    return time.monotonic() - start
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def compare(data: Path, out: Path, preset: str, minutes: float, more: list[str]) -> dict[str, Any]:
     """Train one preset; what is kept of it."""
-    trial = out / f"{preset}-trial"
-    first, two_more = train(data, trial, preset, 1, more), train(data, trial, preset, 3, more, resume=True)
-    epoch = max(two_more - first, 0.1)
-    start = max(first - epoch, 0)      # imports, and reading the data
-    epochs = max(1, int((60 * minutes - first - two_more - start) / epoch))
-    took = train(data, out / preset, preset, epochs, more)
-    last = rows(out / preset)[-1]
-    return {"preset": preset, "minutes": minutes, "trial_seconds": round(first + two_more), "seconds": round(took),
-            "epochs": epochs, "cores": len(os.sched_getaffinity(0)), "model": MODEL, "recipe": RECIPE, "flags": more,
-            **{name: float(last[name]) for name in ("loss", "AP", "AP50", "AP75")}}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**MODEL, **RECIPE}.items()]
+    run = train_for(minutes, data, out / preset, lambda _: ["--preset", preset, *flags, *more])
+    return {"preset": preset, "minutes": minutes, "trial_seconds": run.trial_seconds, "seconds": run.seconds,
+            "epochs": run.epochs, "cores": len(os.sched_getaffinity(0)), "model": MODEL, "recipe": RECIPE,
+            "flags": more, **{name: float(run.last[name]) for name in ("loss", "AP", "AP50", "AP75")}}
 
 
 def table(out: Path) -> str:
