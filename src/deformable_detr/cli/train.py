@@ -79,8 +79,8 @@ def train(data: LocalPath, /, *, preset: Preset | None = None, out: LocalPath = 
     backbone_weights
         Start the backbone from this file (.pth of the timm model), or from "pretrained", which timm fetches.
     size
-        Pixels of an image's short side; by default what --weights were trained with, else 800 with --preset,
-        --backbone-weights or a flag of the model, else chosen for the data and the machine.
+        Pixels of an image's short side; by default what --weights were trained with, 800 with --preset, else chosen
+        for the data and the machine.
     max_size
         Pixels that the long side may have; by default 5/3 of the size.
     nms_threshold
