@@ -15,7 +15,7 @@ DETECTOR is
     fcos                torchvision's FCOS, width 128, SGD as in its references, rates scaled to batches of 2
 
 All learn from images of the same size, chosen for the data as `ddetr train` does; the last three read them with our
-loader, augmented as "small", and take as many steps as a trial of 30 says that the minutes hold.
+loader, augmented as "small", and take as many steps as short trials say that the minutes hold.
 """
 
 import argparse

@@ -28,7 +28,7 @@ from deformable_detr.preprocessing import Preprocessing, usual_max_size
 from deformable_detr.structures import ImageBatch, ImageSize, Predictions, Target
 from deformable_detr.training.backbones import backbone_preprocessing, load_backbone
 
-TRIAL_STEPS = 30
+TRIALS = (2, 8)     # steps; what the second takes longer is the time of a step
 Learner = Callable[[nn.Module, Iterator[Batch], int], None]     # a model, its batches, how many steps
 
 
@@ -102,11 +102,12 @@ def _race(setting: Setting, batch_size: int, build: Callable[[int], nn.Module], 
         learn(model, _endless(learned, batch_size, setting.seed), steps)
         return model, time.monotonic() - start
 
-    _, trial = take(TRIAL_STEPS)
-    steps = max(1, int((setting.seconds - trial) * TRIAL_STEPS / trial))
+    trials = [take(steps)[1] for steps in TRIALS]
+    step = max(trials[1] - trials[0], 0.1) / (TRIALS[1] - TRIALS[0])
+    steps = max(1, int((setting.seconds - sum(trials)) / step))
     model, seconds = take(steps)
     metrics = count(model.eval(), held_out)
-    return {"minutes": (trial + seconds) / 60, "looks": f"{steps} steps of {batch_size}", "AP": metrics.AP,
+    return {"minutes": (sum(trials) + seconds) / 60, "looks": f"{steps} steps of {batch_size}", "AP": metrics.AP,
             "AP50": metrics.AP50}
 
 
@@ -153,7 +154,7 @@ def _learn_with_trainer(model: Any, batches: Iterator[Batch], steps: int, seed: 
         arguments = TrainingArguments(folder, max_steps=steps, learning_rate=rate, weight_decay=1e-4, seed=seed,
                                       per_device_train_batch_size=1,    # batch of the loader
                                       remove_unused_columns=False, save_strategy="no", report_to="none", use_cpu=True,
-                                      logging_steps=50)
+                                      disable_tqdm=True, logging_steps=50)
         Trainer(model, arguments, data_collator=lambda batch: batch[0], train_dataset=_Inputs(batches)).train()
 
 
@@ -225,6 +226,6 @@ def _count_fcos(model: nn.Module, data: DetectionDataset) -> CocoMetrics:
                 size = of_image[target.image_id]
                 scale = torch.tensor([size[1] / resized[1], size[0] / resized[0]] * 2)
                 evaluator.add(target.image_id, Detections(
-                    (found["boxes"] * scale).numpy(), found["labels"].numpy(), found["scores"].numpy(),
+                    (found["boxes"] * scale).numpy(), found["scores"].numpy(), found["labels"].numpy(),
                     [data.names[label] for label in found["labels"]], size))
     return evaluator.summarize()
