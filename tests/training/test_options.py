@@ -1,5 +1,6 @@
 """Settings of the recipe that are off in the published one, through the command line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,3 +144,17 @@ def test_schedules() -> None:
     assert cosine[:3] == [0.5, 1, 1]
     assert cosine[5] == pytest.approx(0.5)
     assert sorted(cosine[2:], reverse=True) == cosine[2:]
+
+
+def test_images_with_rare_classes_repeat_and_the_run_says_so(train: Train, tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    """Four of five images have the class: at a threshold of 1 they come sqrt(1 / 0.8) times."""
+    flags = ("--out", tmp_path / "run", "--repeat-threshold", 1, "--batch-size", 1, "--seed", 3)
+    assert train(*flags, "--epochs", 1) == 0
+    said = re.search(r"repeat_threshold: (\d) of 5 images come more than once, so that an epoch has (\d)",
+                     capsys.readouterr().err)
+    assert said
+    assert int(said[2]) == 5 + int(said[1])
+    assert train(*flags, "--epochs", 2, "--resume") == 0
+    assert train("--out", tmp_path / "other", "--repeat-threshold", 1.5) == 2
+    assert "repeat_threshold: expected at most 1, all images, got 1.5" in capsys.readouterr().err

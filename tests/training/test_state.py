@@ -159,7 +159,7 @@ def test_a_run_of_the_release_before_resumes(train: Train, tmp_path: Path) -> No
     assert any("box_projection" in name for name in load_file(path))
     assert all(torch.equal(tensor, before.tensors[name]) for name, tensor in read_state(path).tensors.items())
     settings = (out / "config.yaml").read_text()
-    for line in ("  flip: horizontal\n", "  quarter_turns: false\n"):
+    for line in ("  flip: horizontal\n", "  quarter_turns: false\n", "  repeat_threshold: 0.0\n"):
         assert line in settings
         settings = settings.replace(line, "")
     start, _, rest = settings.partition("data:\n")

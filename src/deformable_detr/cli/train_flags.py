@@ -74,6 +74,7 @@ class RecipeFlags:
     plain_epochs: int | None = None
     flip: Flip | None = None
     quarter_turns: bool | None = None
+    repeat_threshold: float | None = None
     precision: Literal["no", "bf16", "fp16"] | None = None
     ema_decay: float | None = None
     patience: int | None = None

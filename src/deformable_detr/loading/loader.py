@@ -34,7 +34,7 @@ class Process:
 
 def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, seed: int = 0, num_workers: int = 0,
                  accumulate: int = 1, process: Process = Process(), plain_from: int | None = None,
-                 even: bool = False) -> "BatchLoader":
+                 even: bool = False, repeats: Int64[np.ndarray, "P"] | None = None) -> "BatchLoader":
     """A loader of (ImageBatch, list[Target]): every image once an epoch, of which a process gets its share.
 
     In training, order and augmentation are random; `loader.batch_sampler.set_epoch(epoch)` chooses them.
@@ -42,15 +42,15 @@ def build_loader(dataset: DetectionDataset, batch_size: int, *, training: bool, 
     evaluation, in a fixed order, only images of one shape share a batch: padding changes what a backbone computes, so
     that other images would change an answer. Heights and widths become multiples of the preprocessing's divisor.
     From the epoch `plain_from` on, the transform's plain variant is used. With `even`, every process gets the same
-    number of training batches, for which some images may come twice at the end of an epoch. Raises ValueError for a
-    `batch_size` or `accumulate` below 1.
+    number of training batches, for which some images may come twice at the end of an epoch. `repeats` says how often
+    each image comes in an epoch of training. Raises ValueError for a `batch_size` or `accumulate` below 1.
     """
     for name, value in (("batch_size", batch_size), ("accumulate", accumulate)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     divisor = dataset.transform.preprocessing.divisor
     if training:
-        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from, even)
+        batches = TrainingBatches(dataset, batch_size, seed, accumulate, process, plain_from, even, repeats)
     else:
         batches = evaluation_batches(dataset, batch_size, process)
     return BatchLoader(dataset.samples(), batch_sampler=batches, num_workers=num_workers,
@@ -79,17 +79,20 @@ class TrainingBatches(Sampler[list[SampleKey]]):
     """
 
     def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, accumulate: int = 1,
-                 process: Process = Process(), plain_from: int | None = None, even: bool = False) -> None:
+                 process: Process = Process(), plain_from: int | None = None, even: bool = False,
+                 repeats: Int64[np.ndarray, "P"] | None = None) -> None:
         self.batch_size, self.process, self.plain_from, self.even = batch_size, process, plain_from, even
         self.step_size = batch_size * accumulate * process.count
         self.seed, self.epoch, self.first_step = seed, 0, 0
         sizes, self._size_of = dataset.annotations.images.distinct_sizes()
         self._canvases = [dataset.transform.canvases(size) for size in sizes]
+        count = len(self._size_of)
+        self._images = np.repeat(np.arange(count), 1 if repeats is None else repeats)   # of an epoch's entries
 
     @property
     def num_steps(self) -> int:
         """Steps of an epoch."""
-        return ceil(len(self._size_of) / self.step_size)
+        return ceil(len(self._images) / self.step_size)
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
         """Choose the order and the augmentation of the next iteration, and its first step."""
@@ -97,21 +100,21 @@ class TrainingBatches(Sampler[list[SampleKey]]):
 
     def __len__(self) -> int:
         """Batches of the next iteration."""
-        left = len(self._size_of) - self.first_step * self.step_size
+        left = len(self._images) - self.first_step * self.step_size
         full, rest = divmod(max(0, left), self.step_size)
         return sum(ceil(len(self._part(range(size))) / self.batch_size)
                    for size in [self.step_size] * full + [rest] * (rest > 0))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
-        steps = self._deal(torch.randperm(len(self._size_of), generator=generator).numpy())
+        steps = self._deal(torch.randperm(len(self._images), generator=generator).numpy())
         smaller = steps.pop() if len(steps[-1]) < self.step_size else None
         steps = [steps[index] for index in torch.randperm(len(steps), generator=generator).tolist()]
         if smaller:
             steps.append(smaller)
         choices = torch.randint(2**31, (len(steps),), generator=generator).tolist()
         for step, choice in list(zip(steps, choices, strict=True))[self.first_step:]:
-            keys = [self._key(index, choice) for index in self._part(step)]
+            keys = [self._key(entry, choice) for entry in self._part(step)]
             for start in range(0, len(keys), self.batch_size):
                 yield keys[start:start + self.batch_size]
 
@@ -123,11 +126,11 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         first, end = (shared * index // count for index in (self.process.index, self.process.index + 1))
         return step[first:end]
 
-    def _deal(self, order: Int64[np.ndarray, "P"]) -> list[list[int]]:
+    def _deal(self, order: Int64[np.ndarray, "entries"]) -> list[list[int]]:
         """Full steps of one group each, then the rest; the smaller step, if any, is the last."""
         groups: dict[tuple[ImageSize, ...], list[int]] = defaultdict(list)
-        for index, size in zip(order.tolist(), self._size_of[order].tolist(), strict=True):
-            groups[self._canvases[size]].append(index)
+        for entry, size in zip(order.tolist(), self._size_of[self._images[order]].tolist(), strict=True):
+            groups[self._canvases[size]].append(entry)
         full, rest = [], []
         for group in groups.values():
             whole = len(group) // self.step_size * self.step_size
@@ -136,11 +139,12 @@ class TrainingBatches(Sampler[list[SampleKey]]):
         dealt = full + rest
         return [dealt[start:start + self.step_size] for start in range(0, len(dealt), self.step_size)]
 
-    def _key(self, index: int, choice: int) -> SampleKey:
+    def _key(self, entry: int, choice: int) -> SampleKey:
+        index = int(self._images[entry])
         canvases = self._canvases[self._size_of[index]]
         canvas = canvases[choice % len(canvases)] if canvases else None
         plain = self.plain_from is not None and self.epoch >= self.plain_from
-        return SampleKey(index, mixed_seed(self.seed, self.epoch, index), canvas, plain)
+        return SampleKey(index, mixed_seed(self.seed, self.epoch, entry), canvas, plain)
 
 
 class Collate:

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from jaxtyping import Int64
 
 from deformable_detr.criterion.denoising import Denoising
 from deformable_detr.criterion.matching import NonFiniteError
 from deformable_detr.detect.detector import Detector
+from deformable_detr.detect.runtimes import TorchRuntime
 from deformable_detr.evaluation import CocoMetrics, detect_all
 from deformable_detr.loading.dataset import DetectionDataset
 from deformable_detr.loading.loader import Batch, Process, TrainingBatches, build_loader, mixed_seed
+from deformable_detr.loading.repeats import image_repeats
 from deformable_detr.model.network import Network
 from deformable_detr.papers import draw_denoising
 from deformable_detr.progress import Progress, no_progress
@@ -73,10 +77,22 @@ class Training:
         self.loader = build_loader(self.training_data, recipe.batch_size, training=True, seed=recipe.seed,
                                    num_workers=recipe.num_workers, accumulate=self.accumulate, process=process,
                                    plain_from=recipe.epochs - recipe.plain_epochs,
-                                   even=recipe.shard)   # whose processes wait for each other in every batch
+                                   even=recipe.shard,   # whose processes wait for each other in every batch
+                                   repeats=self._choose_repeats())
         self.batches: TrainingBatches = self.loader.batch_sampler  # type: ignore[assignment]
         self.validation_loader = build_loader(self.validation_data, recipe.batch_size, training=False,
                                               num_workers=recipe.num_workers, process=process)
+
+    def _choose_repeats(self) -> Int64[np.ndarray, "P"] | None:
+        """How often each image comes in an epoch; None: once."""
+        data, recipe = self.training_data, self.recipe
+        if not recipe.repeat_threshold:
+            return None
+        repeats = image_repeats(data.targets, len(data.names), recipe.repeat_threshold, recipe.seed)
+        if self.is_first:
+            logger.info("repeat_threshold: %d of %d images come more than once, so that an epoch has %d",
+                        (repeats > 1).sum(), len(repeats), repeats.sum())
+        return repeats
 
     def _prepare(self, model: Network) -> None:
         """Model, average and optimizer on their devices."""
@@ -206,11 +222,11 @@ class Training:
         return gathered(self.model) if self.recipe.shard else self.plain_model
 
     def evaluate(self, model: Network) -> CocoMetrics:
-        """COCO numbers on the validation images, which the processes share; classes are matched by name."""
+        """COCO numbers on the validation images, which the processes share; computed as a `Detector` does."""
         batches: Iterable[Batch] = self.progress(self.validation_loader, len(self.validation_loader),
                                                  f"epoch {self.status.epoch + 1}/{self.recipe.epochs} evaluation")
-        evaluator = detect_all(model, batches, self.validation_data.annotations, names=self.info.names,
-                               device=self.accelerator.device,
+        evaluator = detect_all(TorchRuntime(model).run, batches, self.validation_data.annotations,
+                               names=self.info.names, device=self.accelerator.device,
                                nms_threshold=self.info.postprocessing.nms_threshold)
         if self.accelerator.num_processes > 1:
             for found in gather_object([evaluator.found]):

@@ -43,6 +43,8 @@ class Recipe:
         flip: Mirror half of the training images: "horizontal", "vertical", "both" or "none". Use "none" where classes
             tell left from right.
         quarter_turns: Rotate training images by a random multiple of 90 degrees; for images taken from above.
+        repeat_threshold: Show images with rare classes more often: a class in a share f of the images that is smaller
+            comes sqrt(repeat_threshold / f) times as often (LVIS, arXiv 1908.03195); 0: each image once an epoch.
         precision: Of the forward pass: "no" for float32, "bf16" or "fp16".
         ema_decay: Evaluate and keep a moving average of the weights, which decays by this factor per step; 0: none.
         patience: Stop after this many epochs without a better AP; 0: never.
@@ -77,6 +79,7 @@ class Recipe:
     plain_epochs: int = 0
     flip: Flip = "horizontal"
     quarter_turns: bool = False
+    repeat_threshold: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     ema_decay: float = 0.0
     patience: int = 0
@@ -109,6 +112,8 @@ class Recipe:
                 raise ValueError(f"{field.name}: expected at least {least}, got {value}")
         if not self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected less than 1, got {self.ema_decay}")
+        if self.repeat_threshold > 1:
+            raise ValueError(f"repeat_threshold: expected at most 1, all images, got {self.repeat_threshold}")
 
     def _check_choices(self) -> None:
         for field in fields(self):
