@@ -186,7 +186,7 @@ STATEMENTS = {
     "images/reading.py": {"image": "return"},
     "preprocessing.py": {"image": "return normalised("},
     "structures.py": {"images": "return cls(", "padding": "return cls("},
-    "model/backbone.py": {"C": "maps = self.net("},
+    "model/backbone.py": {"C": "maps = net("},
     "model/pyramid.py": {
         "level": ("levels = [layer(values)", "source = layer(source)", "level = self.projection("),
         "tokens": "tokens=flatten(", "position": "position=flatten(", "padding": "padding=",

@@ -55,8 +55,8 @@ class Backbone(nn.Module):
         # where vectors have 256 bits.
         if images.device.type == "cpu" and (not torch.is_grad_enabled() or has_long_vectors()):
             images = images.contiguous(memory_format=torch.channels_last)
-        run = self._with_gradients if self._with_gradients and torch.is_grad_enabled() else self.net
-        maps = run(images)[-self.num_maps:]
+        net = self._with_gradients if self._with_gradients and torch.is_grad_enabled() else self.net
+        maps = net(images)[-self.num_maps:]
         if self.channels_last:
             maps = [values.permute(0, 3, 1, 2) for values in maps]
         return Features(tuple(maps), batch.padding, batch.is_padded)
