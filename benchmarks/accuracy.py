@@ -69,10 +69,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("detector", nargs="?", choices=[*FLAGS, *PEERS])
-    parser.add_argument("--backbone-weights", type=Path, required=True)
+    parser.add_argument("--backbone-weights", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=30)
     options = parser.parse_args()
+    if options.detector and not options.backbone_weights:
+        parser.error("--backbone-weights: expected a file to start the backbone from")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.detector:
         result = race(options)

@@ -49,8 +49,8 @@ class Setting:
         usual = backbone_preprocessing(self.backbone)
         return Preprocessing(self.size, usual_max_size(self.size), usual.mean, usual.deviation, usual.divisor)
 
-    def backbone_net(self) -> Any:
-        """The pretrained network of our own detectors: maps at strides 8, 16 and 32, batch norms frozen."""
+    def pretrained_backbone(self) -> Any:
+        """That of our own detectors: maps at strides 8, 16 and 32, batch norms frozen."""
         model = build_model(Config.preset("two-stage", backbone=self.backbone))
         load_backbone(model, self.backbone_weights)
         return model.backbone
@@ -112,6 +112,7 @@ def _race(setting: Setting, batch_size: int, build: Callable[[int], nn.Module], 
 
 
 def _endless(data: DetectionDataset, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Epoch after epoch, each in another order."""
     loader = build_loader(data, batch_size, training=True, seed=seed, num_workers=1)
     batches = loader.batch_sampler
     assert isinstance(batches, TrainingBatches)
@@ -131,7 +132,7 @@ def _transformers_model(setting: Setting, num_classes: int, **sizes: Any) -> nn.
     values: dict[str, Any] = {"backbone_config": timm_backbone, "num_labels": num_classes, **sizes}
     config = transformers.DeformableDetrConfig(**values)
     model = transformers.DeformableDetrForObjectDetection(config)
-    model.model.backbone.model = Maps(setting.backbone_net())  # type: ignore[assignment]
+    model.model.backbone.model = Maps(setting.pretrained_backbone())  # type: ignore[assignment]
     return model
 
 
@@ -152,7 +153,7 @@ def _learn_with_trainer(model: Any, batches: Iterator[Batch], steps: int, seed: 
 
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(folder, max_steps=steps, learning_rate=rate, weight_decay=1e-4, seed=seed,
-                                      per_device_train_batch_size=1,    # batch of the loader
+                                      per_device_train_batch_size=1,    # item of `_Inputs`, which is a whole batch
                                       remove_unused_columns=False, save_strategy="no", report_to="none", use_cpu=True,
                                       disable_tqdm=True, logging_steps=50)
         Trainer(model, arguments, data_collator=lambda batch: batch[0], train_dataset=_Inputs(batches)).train()
@@ -183,8 +184,8 @@ class FpnBackbone(nn.Module):
 
 def _fcos_model(setting: Setting, num_classes: int) -> nn.Module:
     """It neither resizes nor normalises; scores from 0 on count, as for the others."""
-    return FCOS(FpnBackbone(Maps(setting.backbone_net())), num_classes, image_mean=[0.0] * 3, image_std=[1.0] * 3,
-                score_thresh=0.0, _skip_resize=True)
+    backbone = FpnBackbone(Maps(setting.pretrained_backbone()))
+    return FCOS(backbone, num_classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, score_thresh=0.0, _skip_resize=True)
 
 
 def _learn_fcos(model: nn.Module, batches: Iterator[Batch], steps: int) -> None:

@@ -39,16 +39,16 @@ class FoldedInTraining:
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
-        self._shape: nn.Module | None = None
+        self._structure: nn.Module | None = None
         if folded := _folded(net):
-            shape, self._pairs = folded
-            self._shape = shape.to("meta")      # every call brings all tensors along
-            self._names = {name for name, _ in (*shape.named_parameters(), *shape.named_buffers())}
+            structure, self._pairs = folded
+            self._structure = structure.to("meta")      # every call brings all tensors along
+            self._names = {name for name, _ in (*structure.named_parameters(), *structure.named_buffers())}
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        if self._shape is None:
+        if self._structure is None:
             return self.net(images)
-        return functional_call(self._shape, self._tensors(), (images,), strict=True)
+        return functional_call(self._structure, self._tensors(), (images,), strict=True)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {name: tensor for name, tensor in (*self.net.named_parameters(), *self.net.named_buffers())

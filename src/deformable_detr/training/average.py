@@ -18,7 +18,7 @@ def averaging(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Ten
     yet."""
     def average(old: Sequence[Tensor], new: Sequence[Tensor], num_steps: Tensor | int) -> None:
         kept = min(decay, (1 + float(num_steps)) / (10 + float(num_steps)))
-        for kept_tensor, tensor in zip(old, new, strict=True):
-            kept_tensor.lerp_(tensor, 1 - kept)
+        for average_tensor, tensor in zip(old, new, strict=True):
+            average_tensor.lerp_(tensor, 1 - kept)
 
     return average

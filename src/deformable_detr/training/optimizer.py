@@ -37,7 +37,7 @@ def build_optimizer(model: Network, recipe: Recipe) -> AdamW:
         {"params": [p for p in trained if p in slow], "lr": recipe.learning_rate * recipe.slow_factor}]
     on_cpu = all(parameter.device.type == "cpu" for parameter in trained)
     return AdamW(groups if slow else groups[:2], lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
-                 fused=True if on_cpu and not recipe.shard else None)   # one pass over memory instead of ten
+                 fused=True if on_cpu and not recipe.shard else None)   # all of a step in one pass over memory
 
 
 def build_loss(config: Config, recipe: Recipe) -> SetLoss:
